@@ -1,0 +1,85 @@
+//! Instants are UTC with microseconds; more digits are cut off, never rounded (spec.md §1).
+
+use chrono::{DateTime, TimeZone, Utc};
+
+/// The instant without what is finer than a microsecond.
+pub fn cut(at: DateTime<Utc>) -> DateTime<Utc> {
+    from_micros(at.timestamp_micros()).unwrap_or(at)
+}
+
+/// Years 1 to 9999: what RFC 3339 can write and every store can hold.
+pub fn from_micros(micros: i64) -> Option<DateTime<Utc>> {
+    const FIRST: i64 = -62_135_596_800_000_000;
+    const LAST: i64 = 253_402_300_799_999_999;
+    if !(FIRST..=LAST).contains(&micros) {
+        return None;
+    }
+    Utc.timestamp_micros(micros).single()
+}
+
+/// A date and time in one of monday.com's spellings: RFC 3339, or `2025-02-04 19:20:54 +0000`, or the
+/// same with `UTC`.
+pub fn parse(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    let at = DateTime::parse_from_rfc3339(text)
+        .or_else(|_| DateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f %z"))
+        .or_else(|_| {
+            let zone = text.strip_suffix("UTC").unwrap_or(text);
+            DateTime::parse_from_str(&format!("{}+0000", zone.trim_end()), "%Y-%m-%d %H:%M:%S%.f%z")
+        })
+        .ok()?;
+    from_micros(at.timestamp_micros())
+}
+
+/// Unix seconds with decimals, as text, exactly.
+pub fn parse_unix_seconds(text: &str) -> Option<DateTime<Utc>> {
+    let text = text.trim();
+    let (negative, digits) = match text.strip_prefix('-') {
+        Some(rest) => (true, rest),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let all_digits = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    if whole.is_empty() || whole.len() > 12 || !all_digits(whole) || !all_digits(fraction) {
+        return None;
+    }
+    let micros: String = fraction.chars().chain("000000".chars()).take(6).collect();
+    let micros = whole.parse::<i64>().ok()?.checked_mul(1_000_000)? + micros.parse::<i64>().ok()?;
+    from_micros(if negative { -micros } else { micros })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_cut_after_six_decimals_and_never_pass_through_a_float() {
+        let micros = |text| parse_unix_seconds(text).map(|at| at.timestamp_micros());
+        assert_eq!(micros("1772445600.6281069"), Some(1_772_445_600_628_106));
+        assert_eq!(micros("1772445600.1"), Some(1_772_445_600_100_000));
+        assert_eq!(micros("1772445600"), Some(1_772_445_600_000_000));
+        assert_eq!(micros("9007199254.740993"), Some(9_007_199_254_740_993));
+        for text in ["", ".", "x", "1.2.3", "1e9", "99999999999999999999", "--1", "+1"] {
+            assert_eq!(micros(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn mondays_spellings_are_one_instant() {
+        let expected = parse("2025-02-04T19:20:54Z").unwrap();
+        for text in [
+            "2025-02-04T19:20:54.000Z",
+            "2025-02-04 19:20:54 +0000",
+            "2025-02-04 19:20:54 UTC",
+            "2025-02-04T21:20:54+02:00",
+        ] {
+            assert_eq!(parse(text), Some(expected), "{text}");
+        }
+        assert_eq!(
+            parse("2025-02-04T19:20:54.1234567Z").unwrap().timestamp_micros() % 1_000_000,
+            123_456
+        );
+        assert_eq!(parse("2025-02-30T00:00:00Z"), None);
+        assert_eq!(parse("soon"), None);
+    }
+}

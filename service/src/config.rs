@@ -1,0 +1,380 @@
+//! One file, `leadpulse.toml`, for the three services. All that is wrong with it is reported at once,
+//! each with its place, before a port is opened.
+
+mod document;
+mod org;
+mod secret;
+
+use std::{fmt, fs, net::SocketAddr, path::Path, time::Duration};
+
+use secrecy::SecretString;
+
+use document::{Document, Section};
+pub use document::{Environment, Problem};
+pub use org::{Board, Columns, HotRule, Labels, NamedSecret, Org, Source, Verify};
+pub use secret::SecretRef;
+
+/// The whole configuration. Each scalar outside `orgs` can be set as `LEADPULSE_<SECTION>_<KEY>` in the
+/// environment, which wins over the file; further names are given at the field.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub postgres: Postgres,
+    pub nats: Nats,
+    pub redis: Redis,
+    pub log: Log,
+    pub ingest: Ingest,
+    pub projector: Projector,
+    pub query_api: QueryApi,
+    pub orgs: Vec<Org>,
+}
+
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    /// Also `DATABASE_URL`. Default: `postgres://127.0.0.1:5432/leadpulse`.
+    pub url: SecretString,
+    /// Connections of one service at most. Default: 10.
+    pub max_connections: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Nats {
+    /// Also `NATS_URL`. Several servers are separated by commas. Default: `nats://127.0.0.1:4222`.
+    pub url: SecretString,
+    /// Replicas of the streams: 1, 3 or 5. Default: 1.
+    pub replicas: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct Redis {
+    /// Also `REDIS_URL`. Default: `redis://127.0.0.1:6379`.
+    pub url: SecretString,
+    /// Also `REDIS_ENABLED`. Default: true. Without Redis the reads are slower, never wrong.
+    pub enabled: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// `text` or `json`. Default: text.
+    pub format: LogFormat,
+    /// A filter such as `info` or `info,projector=debug`. Default: info.
+    pub level: String,
+}
+
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// Default: 127.0.0.1:8080.
+    pub listen: SocketAddr,
+    /// Within this time a webhook is answered, durable or not. Milliseconds. Default: 4000.
+    pub answer_within: Duration,
+    /// Publishes in flight at most; beyond them webhooks are shed with 503. Default: 1024.
+    pub max_in_flight: usize,
+}
+
+#[derive(Debug, Clone)]
+pub struct Projector {
+    /// Default: 127.0.0.1:8081.
+    pub listen: SocketAddr,
+    /// Parallel writers. Default: 2. May be changed between runs without a rebuild.
+    pub lanes: u32,
+}
+
+#[derive(Debug, Clone)]
+pub struct QueryApi {
+    /// Default: 127.0.0.1:8082.
+    pub listen: SocketAddr,
+    /// Also `CACHE_TTL_SECONDS`. How long a cached answer of the short class lives. Default: 60.
+    pub cache_ttl: Duration,
+}
+
+/// A configuration that can't be used: everything that is wrong with it.
+#[derive(Debug)]
+pub struct Unusable(pub Vec<Problem>);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let count = self.0.len();
+        let noun = if count == 1 { "problem" } else { "problems" };
+        write!(f, "{count} {noun} in the configuration")?;
+        for problem in &self.0 {
+            write!(f, "\n  {problem}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Unusable {}
+
+/// The variables of this process.
+pub fn process_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+impl Config {
+    /// Reads the file and this process's environment.
+    pub fn load(path: &Path) -> Result<Self, Unusable> {
+        let file = path.display().to_string();
+        let text = fs::read_to_string(path).map_err(|error| {
+            Unusable(vec![Problem {
+                place: file.clone(),
+                message: format!(
+                    "can't be read: {error}; name another file with --config or LEADPULSE_CONFIG"
+                ),
+            }])
+        })?;
+        Self::parse(&file, &text, &process_environment)
+    }
+
+    /// Reads a text; `file` is what problems call it.
+    pub fn parse(file: &str, text: &str, environment: Environment<'_>) -> Result<Self, Unusable> {
+        let document = Document::new(file, text, environment);
+        let table = document.parse();
+        let root = Section::root(&document, &table);
+        let config = Self {
+            postgres: read_postgres(root.section("postgres")),
+            nats: read_nats(root.section("nats")),
+            redis: read_redis(root.section("redis")),
+            log: read_log(root.section("log")),
+            ingest: read_ingest(root.section("ingest")),
+            projector: read_projector(root.section("projector")),
+            query_api: read_query_api(root.section("query_api")),
+            orgs: org::read_orgs(&root),
+        };
+        if config.orgs.is_empty() {
+            root.report("no org: add one with [[orgs]]");
+        }
+        root.finish();
+        drop(table);
+        match document.into_problems() {
+            problems if problems.is_empty() => Ok(config),
+            problems => Err(Unusable(problems)),
+        }
+    }
+
+    pub fn org(&self, id: &str) -> Option<&Org> {
+        self.orgs.iter().find(|org| org.id == id)
+    }
+}
+
+fn read_postgres(section: Section<'_, '_>) -> Postgres {
+    let url = url(
+        &section,
+        "DATABASE_URL",
+        &["postgres", "postgresql"],
+        "postgres://127.0.0.1:5432/leadpulse",
+    );
+    let max_connections = bounded(section.number("max_connections", None, 10, 2..=1000));
+    section.finish();
+    Postgres { url, max_connections }
+}
+
+fn read_nats(section: Section<'_, '_>) -> Nats {
+    let url = url(&section, "NATS_URL", &["nats", "tls"], "nats://127.0.0.1:4222");
+    let replicas = section.number("replicas", None, 1, 1..=5);
+    if replicas.is_multiple_of(2) {
+        section.report("`nats.replicas` must be 1, 3 or 5: an even number survives no more failures than the odd one below it");
+    }
+    section.finish();
+    Nats { url, replicas: bounded(replicas) }
+}
+
+fn read_redis(section: Section<'_, '_>) -> Redis {
+    let url = url(&section, "REDIS_URL", &["redis", "rediss"], "redis://127.0.0.1:6379");
+    let enabled = section
+        .get_or_env::<bool>("enabled", Some("REDIS_ENABLED"))
+        .is_none_or(|found| found.value);
+    section.finish();
+    Redis { url, enabled }
+}
+
+fn read_log(section: Section<'_, '_>) -> Log {
+    let format = section.get_or_env::<String>("format", None).and_then(|found| {
+        section.parsed("format", found, |text| match text {
+            "text" => Ok(LogFormat::Text),
+            "json" => Ok(LogFormat::Json),
+            _ => Err(format!("is `{text}`; it must be `text` or `json`")),
+        })
+    });
+    let level = section.get_or_env::<String>("level", None).and_then(|found| {
+        section.parsed("level", found, |text| match text.parse::<tracing_subscriber::EnvFilter>() {
+            Ok(_) => Ok(text.to_owned()),
+            Err(_) => {
+                Err(format!("`{text}` is no log filter such as `info` or `info,projector=debug`"))
+            }
+        })
+    });
+    section.finish();
+    Log { format: format.unwrap_or(LogFormat::Text), level: level.unwrap_or_else(|| "info".into()) }
+}
+
+fn read_ingest(section: Section<'_, '_>) -> Ingest {
+    let listen = listen(&section, 8080);
+    let answer_within =
+        Duration::from_millis(section.number("answer_within_ms", None, 4000, 100..=5000));
+    let max_in_flight = section.number("max_in_flight", None, 1024, 1..=65_536);
+    section.finish();
+    Ingest { listen, answer_within, max_in_flight: usize::try_from(max_in_flight).unwrap_or(1024) }
+}
+
+fn read_projector(section: Section<'_, '_>) -> Projector {
+    let listen = listen(&section, 8081);
+    let lanes = bounded(section.number("lanes", None, 2, 1..=64));
+    section.finish();
+    Projector { listen, lanes }
+}
+
+fn read_query_api(section: Section<'_, '_>) -> QueryApi {
+    let listen = listen(&section, 8082);
+    let seconds = section.number("cache_ttl_seconds", Some("CACHE_TTL_SECONDS"), 60, 1..=86_400);
+    section.finish();
+    QueryApi { listen, cache_ttl: Duration::from_secs(seconds) }
+}
+
+fn listen(section: &Section<'_, '_>, default_port: u16) -> SocketAddr {
+    section
+        .get_or_env::<String>("listen", None)
+        .and_then(|found| {
+            section.parsed("listen", found, |text| {
+                text.parse::<SocketAddr>().map_err(|_| {
+                    format!("is `{text}`; it must be an address and a port such as 127.0.0.1:8080")
+                })
+            })
+        })
+        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], default_port)))
+}
+
+/// A URL may hold a password: it is a secret, and its text is never repeated in a message.
+fn url(section: &Section<'_, '_>, alias: &str, schemes: &[&str], default: &str) -> SecretString {
+    let found = section.get_or_env::<String>("url", Some(alias)).and_then(|found| {
+        section.parsed("url", found, |text| {
+            let known = text
+                .split_once("://")
+                .is_some_and(|(scheme, rest)| schemes.contains(&scheme) && !rest.is_empty());
+            if known {
+                Ok(text.to_owned())
+            } else {
+                Err(format!("must begin with {}://", schemes.join(":// or ")))
+            }
+        })
+    });
+    SecretString::from(found.unwrap_or_else(|| default.to_owned()))
+}
+
+/// A number whose bounds were checked to fit.
+fn bounded(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[[orgs]]
+id = "demo"
+time_zone = "Asia/Jerusalem"
+windows = [30, 7]
+hot = { window_hours = 48 }
+
+[[orgs.sources]]
+key = "demo-crm"
+verify = "jwt"
+secrets = [{ label = "old", secret = "env:OLD", until = 2027-01-01T00:00:00Z }, { label = "new", secret = "file:/run/new" }]
+
+[[orgs.boards]]
+id = 9001
+columns = { owner = "person", status = "status" }
+won = [2, "Won"]
+"#;
+
+    fn problems(text: &str, environment: Environment<'_>) -> Vec<String> {
+        let unusable = Config::parse("leadpulse.toml", text, environment).unwrap_err();
+        unusable.0.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_good_file_gives_its_values_and_the_defaults() {
+        let config = Config::parse("leadpulse.toml", GOOD, &|_| None).unwrap();
+        let org = config.org("demo").unwrap();
+        assert_eq!(org.windows, [7, 30]);
+        assert_eq!(org.hot, HotRule { window_hours: 48, min_deals: 3 });
+        assert_eq!(org.sources[0].verify.secrets().len(), 2);
+        assert!(org.boards[0].won.contains(Some(2), None));
+        assert!(org.boards[0].won.contains(None, Some("Won")));
+        assert!(!org.boards[0].won.contains(Some(1), Some("won")));
+        assert_eq!(config.ingest.listen.port(), 8080);
+        assert!(config.redis.enabled);
+    }
+
+    #[test]
+    fn the_environment_wins_over_the_file_and_the_own_name_over_the_alias() {
+        let environment = |name: &str| {
+            let value = match name {
+                "LEADPULSE_INGEST_LISTEN" => "127.0.0.1:0",
+                "REDIS_ENABLED" => "false",
+                "CACHE_TTL_SECONDS" => "7",
+                "LEADPULSE_QUERY_API_CACHE_TTL_SECONDS" => "9",
+                _ => return None,
+            };
+            Some(value.to_owned())
+        };
+        let config = Config::parse("leadpulse.toml", GOOD, &environment).unwrap();
+        assert_eq!(config.ingest.listen.port(), 0);
+        assert!(!config.redis.enabled);
+        assert_eq!(config.query_api.cache_ttl, Duration::from_secs(9));
+    }
+
+    #[test]
+    fn all_problems_are_reported_at_once_each_with_its_place() {
+        let text = r#"
+[redis]
+enabled = "perhaps"
+[ingest]
+listne = "127.0.0.1:1"
+[[orgs]]
+id = "Demo"
+time_zone = "Mars/Phobos"
+windows = [7, 7, -1]
+[[orgs.sources]]
+key = "a"
+secrets = [{ label = "x", secret = "hunter2" }]
+[[orgs.boards]]
+name = "no id"
+won = [1]
+lost = [1, 2.5]
+"#;
+        let found = problems(text, &|name| (name == "CACHE_TTL_SECONDS").then(|| "soon".into()));
+        let expected = [
+            "leadpulse.toml:3:11: `redis.enabled` must be true or false, not string",
+            "leadpulse.toml:5:1: unknown key `listne` in `ingest`",
+            "environment variable CACHE_TTL_SECONDS: must be a whole number",
+            "leadpulse.toml:7:6: `orgs[0].id` is `Demo`",
+            "leadpulse.toml:8:13: `orgs[0].time_zone` `Mars/Phobos` is no IANA time zone",
+            "leadpulse.toml:9:15: this window stands here twice",
+            "leadpulse.toml:9:18: a window is a whole number of days",
+            "leadpulse.toml:12:36: `orgs[0].sources[0].secrets[0].secret` must be `env:NAME` or `file:PATH`",
+            "`orgs[0].sources[0].verify` is missing",
+            "a board needs its `id`",
+            "leadpulse.toml:16:12: `lost` lists label ids",
+            "the label 1 of board 0 is both won and lost",
+        ];
+        for wanted in expected {
+            assert!(
+                found.iter().any(|problem| problem.contains(wanted)),
+                "{wanted}\nnot in\n{found:#?}"
+            );
+        }
+        assert!(!found.iter().any(|problem| problem.contains("hunter2")), "a secret was repeated");
+    }
+
+    #[test]
+    fn broken_toml_is_reported_with_its_line() {
+        let found = problems("[[orgs]]\nid = \n", &|_| None);
+        assert!(found[0].starts_with("leadpulse.toml:2:"), "{found:?}");
+    }
+}

@@ -1,0 +1,116 @@
+//! HTTP connections with a bound on everything: how many, how long a header may take, how long the end
+//! may last. (`axum::serve` has no header time-out and waits for half-sent requests when it drains.)
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use axum::{Router, body::Body, http::Request};
+use hyper::server::conn::http1;
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
+use tracing::{debug, info, warn};
+
+/// The bounds of a listener.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Open connections at most; more wait in the kernel's queue.
+    pub connections: usize,
+    /// A request's head must be there within this time; an idle connection ends after it, too.
+    pub header_timeout: Duration,
+    /// Bytes of a request's head.
+    pub header_bytes: usize,
+    /// How long requests in flight may go on after the service was told to stop.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 10_000,
+            header_timeout: Duration::from_secs(60),
+            header_bytes: 64 * 1024,
+            drain: Duration::from_secs(8),
+        }
+    }
+}
+
+/// Opens the port; the error says what to do about it.
+pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| {
+        format!("can't listen on {address}: set `{setting}` to a free address, or stop what listens there")
+    })
+}
+
+/// Serves until `shutdown` is cancelled, then lets requests in flight end, for `limits.drain` at most.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    info!(addr = %address, "listening");
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut builder = http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.header_timeout)
+        .max_buf_size(limits.header_bytes.max(8192));
+    loop {
+        let permit = tokio::select! {
+            () = shutdown.cancelled() => break,
+            permit = Arc::clone(&permits).acquire_owned() => permit.map_err(io::Error::other)?,
+        };
+        let stream = tokio::select! {
+            () = shutdown.cancelled() => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Out of file descriptors, or a client that left at once: pause, do not spin or die.
+                    warn!(%error, "accept failed");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            },
+        };
+        let service = TowerToHyperService::new(
+            router
+                .clone()
+                .map_request(|request: Request<hyper::body::Incoming>| request.map(Body::new)),
+        );
+        let connection = graceful.watch(builder.serve_connection(io_of(stream), service));
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                debug!(%error, "connection ended");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if timeout(limits.drain, graceful.shutdown()).await.is_err() {
+        warn!(
+            drain_ms = limits.drain.as_millis(),
+            "connections were still open at the drain deadline"
+        );
+    }
+    info!("drained");
+    Ok(())
+}
+
+fn io_of(stream: TcpStream) -> TokioIo<TcpStream> {
+    if let Err(error) = stream.set_nodelay(true) {
+        debug!(%error, "TCP_NODELAY not set");
+    }
+    TokioIo::new(stream)
+}
