@@ -1,1 +1,14 @@
+//! The projector: stream → read models. The way of an event through the files:
+//! `reader` (stream) → `event` (decode with the mapping) → `fold` (pure) → `lane` (batch, transaction)
+//! → `store` (SQL); what a lane touched goes on to `agents` (AgentMetrics) and `version` (cache keys).
 
+pub mod agents;
+pub mod event;
+pub mod fold;
+pub mod lane;
+pub mod lease;
+pub mod mapping;
+pub mod reader;
+pub mod run;
+pub mod store;
+pub mod version;

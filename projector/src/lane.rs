@@ -1,0 +1,201 @@
+//! A lane: the only writer of its share of the leads. It takes a batch, folds it per lead, and writes
+//! rows, marks, dead letters and its position in one transaction.
+
+mod batch;
+mod poison;
+
+use std::{
+    collections::HashSet,
+    num::NonZeroUsize,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use leadpulse_nats::Envelope;
+use lru::LruCache;
+use sqlx::PgPool;
+use tokio::{
+    sync::{Notify, mpsc},
+    time::timeout,
+};
+use tracing::{debug, error};
+use uuid::Uuid;
+
+use crate::{
+    event::LeadKey,
+    mapping::Mapping,
+    store::{self, Known, WriteError},
+    version::Versions,
+};
+use batch::Batch;
+
+/// A batch ends when nothing came for this long, …
+const IDLE: Duration = Duration::from_millis(5);
+/// … or when it is this old, …
+const OLDEST: Duration = Duration::from_millis(50);
+/// … or when it has this many events.
+const LARGEST: usize = 2000;
+/// Leads whose state a lane keeps in memory.
+const CACHED_LEADS: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
+
+/// What the reader sends to a lane, in the stream's order.
+#[derive(Debug)]
+pub enum Item {
+    Event(Box<Delivery>),
+    /// Everything up to here that is this lane's was sent: its position may move there.
+    Advance(u64),
+}
+
+/// One message of the stream.
+#[derive(Debug)]
+pub struct Delivery {
+    pub seq: u64,
+    pub trace_id: Option<Uuid>,
+    pub payload: Bytes,
+    /// The envelope, or why it can't be read.
+    pub envelope: Result<Envelope, String>,
+}
+
+/// What lanes tell the rest of the projector.
+#[derive(Debug)]
+pub struct Progress {
+    positions: Vec<AtomicU64>,
+    /// There are new marks.
+    pub marked: Notify,
+    pub versions: Versions,
+}
+
+impl Progress {
+    pub fn new(positions: &[u64]) -> Self {
+        let positions = positions.iter().map(|seq| AtomicU64::new(*seq)).collect();
+        Self { positions, marked: Notify::new(), versions: Versions::default() }
+    }
+
+    /// All lanes have everything up to here.
+    pub fn applied(&self) -> u64 {
+        self.positions.iter().map(|seq| seq.load(Ordering::Acquire)).min().unwrap_or(0)
+    }
+}
+
+pub struct Lane {
+    number: u32,
+    fence: i64,
+    position: u64,
+    pool: PgPool,
+    mapping: Arc<Mapping>,
+    progress: Arc<Progress>,
+    /// States as they are committed, never ahead of the table.
+    cache: LruCache<LeadKey, Known>,
+    parked: HashSet<LeadKey>,
+}
+
+impl Lane {
+    pub async fn open(
+        number: u32,
+        fence: i64,
+        position: u64,
+        pool: PgPool,
+        mapping: Arc<Mapping>,
+        progress: Arc<Progress>,
+    ) -> Result<Self, sqlx::Error> {
+        let parked = store::load_parked(&mut *pool.acquire().await?).await?;
+        let cache = LruCache::new(CACHED_LEADS);
+        Ok(Self { number, fence, position, pool, mapping, progress, cache, parked })
+    }
+
+    /// Applies what comes until the reader closes the channel, which is how a lane is stopped: what was
+    /// taken from the channel is committed, the rest is read again at the next start.
+    pub async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<(), WriteError> {
+        let mut taken = Vec::new();
+        while items.recv_many(&mut taken, LARGEST).await > 0 {
+            gather(&mut items, &mut taken).await;
+            self.apply(std::mem::take(&mut taken)).await?;
+        }
+        Ok(())
+    }
+
+    async fn apply(&mut self, items: Vec<Item>) -> Result<(), WriteError> {
+        let started = Instant::now();
+        let mut batch = Batch::of(items, self.position, &self.mapping, &self.parked);
+        if batch.to <= self.position {
+            return Ok(());
+        }
+        let missing =
+            batch.keys().filter(|key| !self.cache.contains(key)).cloned().collect::<Vec<_>>();
+        if !missing.is_empty() {
+            let mut connection = self.pool.acquire().await?;
+            for (key, known) in store::load_leads(&mut connection, &missing).await? {
+                self.cache.put(key, known);
+            }
+        }
+        batch.fold(&mut self.cache, &self.mapping);
+        match self.write(&batch).await {
+            Err(WriteError::Permanent(cause)) => {
+                error!(lane = self.number, error = %cause, "postgres refuses a batch, looking for the events to park");
+                self.park_poison(&mut batch, &cause).await?;
+                self.write(&batch).await?;
+            }
+            outcome => outcome?,
+        }
+        self.committed(batch, started);
+        Ok(())
+    }
+
+    /// One transaction. The position moves first: its lock keeps a second owner of the lane out.
+    async fn write(&self, batch: &Batch) -> Result<(), WriteError> {
+        let mut tx = self.pool.begin().await?;
+        store::advance(&mut tx, self.number, self.position, batch.to, self.fence).await?;
+        batch.write(&mut tx).await?;
+        tx.commit().await?;
+        Ok(())
+    }
+
+    fn committed(&mut self, batch: Batch, started: Instant) {
+        debug!(
+            lane = self.number,
+            to_seq = batch.to,
+            events = batch.events,
+            rows = batch.changed().count(),
+            "committed"
+        );
+        metrics::histogram!("projector_commit_seconds").record(started.elapsed().as_secs_f64());
+        metrics::histogram!("projector_batch_events_size")
+            .record(u32::try_from(batch.events).unwrap_or(u32::MAX));
+        metrics::counter!("projector_events_total")
+            .increment(u64::try_from(batch.events).unwrap_or(0));
+        let rows = batch.changed().count();
+        metrics::counter!("projector_rows_written_total")
+            .increment(u64::try_from(rows).unwrap_or(0));
+        self.position = batch.to;
+        let slot =
+            usize::try_from(self.number).ok().and_then(|lane| self.progress.positions.get(lane));
+        if let Some(slot) = slot {
+            slot.store(batch.to, Ordering::Release);
+        }
+        let orgs = batch.touched_orgs();
+        if !orgs.is_empty() {
+            self.progress.versions.touch(orgs);
+            self.progress.marked.notify_one();
+        }
+        self.parked.extend(batch.parked_keys().cloned());
+        for (key, known) in batch.into_known() {
+            self.cache.put(key, known);
+        }
+    }
+}
+
+/// Lets a batch grow while events keep coming.
+async fn gather(items: &mut mpsc::Receiver<Item>, taken: &mut Vec<Item>) {
+    let started = Instant::now();
+    while taken.len() < LARGEST && started.elapsed() < OLDEST {
+        let room = LARGEST - taken.len();
+        match timeout(IDLE, items.recv_many(taken, room)).await {
+            Ok(count) if count > 0 => {}
+            Ok(_) | Err(_) => break,
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! A batch on its way from messages to rows: decoded, grouped by lead, folded, written.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use lru::LruCache;
+use sqlx::PgConnection;
+
+use super::{Delivery, Item};
+use crate::{
+    event::{self, LeadEvent, LeadKey, Meaning, UserEvent},
+    fold::LeadRow,
+    mapping::Mapping,
+    store::{self, Known, Parked, WriteError},
+};
+
+/// All events of one lead in the batch, and what becomes of it.
+#[derive(Debug, Default)]
+pub(super) struct LeadBatch {
+    pub(super) events: Vec<(LeadEvent, Delivery)>,
+    outcome: Option<Outcome>,
+}
+
+#[derive(Debug)]
+struct Outcome {
+    known: Known,
+    row: LeadRow,
+    changed: bool,
+    /// The agents of the row before: their figures lose this lead.
+    agents_before: [Option<i64>; 2],
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    /// The position after this batch.
+    pub(super) to: u64,
+    pub(super) events: usize,
+    pub(super) leads: BTreeMap<LeadKey, LeadBatch>,
+    users: Vec<UserEvent>,
+    parked: Vec<Parked>,
+    newly_parked: HashSet<LeadKey>,
+}
+
+impl Batch {
+    /// Decodes what is new to this lane; the events of a parked lead wait behind its dead letters.
+    pub(super) fn of(
+        items: Vec<Item>,
+        position: u64,
+        mapping: &Mapping,
+        parked: &HashSet<LeadKey>,
+    ) -> Self {
+        let mut batch = Self::default();
+        for item in items {
+            match item {
+                Item::Advance(seq) => batch.to = batch.to.max(seq),
+                Item::Event(delivery) if delivery.seq > position => {
+                    batch.to = batch.to.max(delivery.seq);
+                    batch.events += 1;
+                    batch.add(*delivery, mapping, parked);
+                }
+                Item::Event(_) => {}
+            }
+        }
+        batch
+    }
+
+    fn add(&mut self, delivery: Delivery, mapping: &Mapping, parked: &HashSet<LeadKey>) {
+        let envelope = match &delivery.envelope {
+            Ok(envelope) => envelope,
+            Err(reason) => {
+                let reason = reason.clone();
+                return self.parked.push(Parked::of(delivery, reason));
+            }
+        };
+        match event::decode(envelope, delivery.seq, delivery.trace_id, mapping) {
+            Meaning::Lead(event) if parked.contains(&event.key) => {
+                self.parked
+                    .push(Parked::of(delivery, "an earlier event of this lead is parked".into()));
+            }
+            Meaning::Lead(event) => {
+                tracing::debug!(
+                    seq = event.seq,
+                    event_id = event.event_id,
+                    trace_id = event.trace_id.map(|id| id.simple().to_string()),
+                    "applying event {}",
+                    event.event_id
+                );
+                self.leads.entry(event.key.clone()).or_default().events.push((event, delivery));
+            }
+            Meaning::User(user) => self.users.push(user),
+            Meaning::Nothing(why) => {
+                metrics::counter!("projector_ignored_total", "why" => why).increment(1);
+            }
+        }
+    }
+
+    pub(super) fn keys(&self) -> impl Iterator<Item = &LeadKey> {
+        self.leads.keys()
+    }
+
+    /// Folds each lead's events onto what is known of it. The cache is read, not changed.
+    pub(super) fn fold(&mut self, cache: &mut LruCache<LeadKey, Known>, mapping: &Mapping) {
+        for (key, lead) in &mut self.leads {
+            let before = cache.get(key).cloned().unwrap_or_default();
+            lead.fold(key, before, mapping);
+        }
+    }
+
+    pub(super) fn changed(&self) -> impl Iterator<Item = (&LeadKey, &LeadRow)> {
+        self.outcomes()
+            .filter(|(_, outcome)| outcome.changed)
+            .map(|(key, outcome)| (key, &outcome.row))
+    }
+
+    fn outcomes(&self) -> impl Iterator<Item = (&LeadKey, &Outcome)> {
+        self.leads.iter().filter_map(|(key, lead)| Some((key, lead.outcome.as_ref()?)))
+    }
+
+    /// Everything of the batch but the position.
+    pub(super) async fn write(&self, connection: &mut PgConnection) -> Result<(), WriteError> {
+        let changed = || self.outcomes().filter(|(_, outcome)| outcome.changed);
+        let rows: Vec<_> = changed()
+            .map(|(key, outcome)| (key, &outcome.row, outcome.known.state.encode()))
+            .collect();
+        if !rows.is_empty() {
+            store::upsert_leads(connection, &rows).await?;
+        }
+        let mut marks = BTreeMap::<(&str, i64), u64>::new();
+        for (key, outcome) in changed() {
+            let first = self.leads.get(key).and_then(|lead| lead.first_seq()).unwrap_or(self.to);
+            for agent in outcome.agents().into_iter().flatten() {
+                let seq = marks.entry((&key.org_id, agent)).or_insert(first);
+                *seq = first.min(*seq);
+            }
+        }
+        let marks: Vec<_> =
+            marks.into_iter().map(|((org, agent), seq)| (org, agent, seq)).collect();
+        store::mark_dirty(connection, &marks).await?;
+        store::upsert_users(connection, &self.users).await?;
+        store::park(connection, &self.parked).await?;
+        Ok(())
+    }
+
+    /// Takes a lead's events from the given one on out of the batch and into the dead letters.
+    pub(super) fn park(
+        &mut self,
+        key: &LeadKey,
+        from: usize,
+        reason: &str,
+        before: Known,
+        mapping: &Mapping,
+    ) {
+        let Some(mut lead) = self.leads.remove(key) else { return };
+        let rest = lead.events.split_off(from.min(lead.events.len()));
+        self.parked
+            .extend(rest.into_iter().map(|(_, delivery)| Parked::of(delivery, reason.to_owned())));
+        self.newly_parked.insert(key.clone());
+        if !lead.events.is_empty() {
+            lead.fold(key, before, mapping);
+            self.leads.insert(key.clone(), lead);
+        }
+    }
+
+    pub(super) fn parked_keys(&self) -> impl Iterator<Item = &LeadKey> {
+        self.newly_parked.iter()
+    }
+
+    pub(super) fn touched_orgs(&self) -> BTreeSet<String> {
+        let leads = self.changed().map(|(key, _)| &key.org_id);
+        leads.chain(self.users.iter().map(|user| &user.org_id)).cloned().collect()
+    }
+
+    pub(super) fn into_known(self) -> impl Iterator<Item = (LeadKey, Known)> {
+        self.leads.into_iter().filter_map(|(key, lead)| Some((key, lead.outcome?.known)))
+    }
+}
+
+impl LeadBatch {
+    fn fold(&mut self, key: &LeadKey, before: Known, mapping: &Mapping) {
+        let mut state = before.state.clone();
+        for (event, _) in &self.events {
+            state.apply(event);
+        }
+        let board = mapping.board(&key.org_id, key.board_id);
+        self.outcome = board.and_then(|board| state.row(board)).map(|row| Outcome {
+            changed: state != before.state,
+            agents_before: [before.assigned_user_id, before.closed_by_user_id],
+            known: Known {
+                state,
+                assigned_user_id: row.assigned_user_id,
+                closed_by_user_id: row.closed_by_user_id,
+            },
+            row,
+        });
+    }
+
+    fn first_seq(&self) -> Option<u64> {
+        self.events.iter().map(|(event, _)| event.seq).min()
+    }
+}
+
+impl Outcome {
+    /// All agents whose figures this change may move, the old and the new.
+    fn agents(&self) -> [Option<i64>; 4] {
+        let [assigned, closed_by] = self.agents_before;
+        [assigned, closed_by, self.row.assigned_user_id, self.row.closed_by_user_id]
+    }
+}
+
+impl Parked {
+    fn of(delivery: Delivery, reason: String) -> Self {
+        let Delivery { seq, payload, envelope, .. } = delivery;
+        Self { seq, payload, envelope: envelope.ok(), reason }
+    }
+}

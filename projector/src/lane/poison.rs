@@ -1,0 +1,85 @@
+//! Poison parks the key, not the projection: when Postgres refuses a batch for its data, the leads to
+//! blame are found by trial transactions that are rolled back, and their events go to the dead letters.
+
+use tracing::warn;
+
+use super::{Lane, batch::Batch};
+use crate::{
+    event::LeadKey,
+    fold::LeadRow,
+    store::{self, Known, WriteError},
+};
+
+impl Lane {
+    /// Parks what Postgres refuses. If nothing is refused alone, the fault was none of the data.
+    pub(super) async fn park_poison(
+        &mut self,
+        batch: &mut Batch,
+        cause: &sqlx::Error,
+    ) -> Result<(), WriteError> {
+        let reason = cause.to_string();
+        let mut suspects = vec![batch.keys().cloned().collect::<Vec<_>>()];
+        let mut found = Vec::new();
+        while let Some(keys) = suspects.pop() {
+            if self.accepts(batch, &keys).await? {
+                continue;
+            }
+            match <[LeadKey; 1]>::try_from(keys) {
+                Ok([key]) => found.push(key),
+                Err(mut keys) => {
+                    let half = keys.split_off(keys.len() / 2);
+                    suspects.extend([keys, half]);
+                }
+            }
+        }
+        for key in found {
+            let before = self.cache.get(&key).cloned().unwrap_or_default();
+            let from = self.first_refused(batch, &key, &before).await?;
+            warn!(board_id = key.board_id, item_id = key.item_id, "lead parked: {reason}");
+            metrics::counter!("projector_parked_leads_total").increment(1);
+            batch.park(&key, from, &reason, before, &self.mapping);
+        }
+        Ok(())
+    }
+
+    async fn accepts(&self, batch: &Batch, keys: &[LeadKey]) -> Result<bool, WriteError> {
+        let rows: Vec<_> = batch
+            .changed()
+            .filter(|(key, _)| keys.contains(key))
+            .map(|(key, row)| (key, row, Vec::new()))
+            .collect();
+        if rows.is_empty() { Ok(true) } else { self.trial(&rows).await }
+    }
+
+    /// The first event of the lead after which its row is refused; those before it can be applied.
+    async fn first_refused(
+        &self,
+        batch: &Batch,
+        key: &LeadKey,
+        before: &Known,
+    ) -> Result<usize, WriteError> {
+        let Some(lead) = batch.leads.get(key) else { return Ok(0) };
+        let Some(board) = self.mapping.board(&key.org_id, key.board_id) else { return Ok(0) };
+        let mut state = before.state.clone();
+        for (index, (event, _)) in lead.events.iter().enumerate() {
+            state.apply(event);
+            let Some(row) = state.row(board) else { continue };
+            if !self.trial(&[(key, &row, Vec::new())]).await? {
+                return Ok(index);
+            }
+        }
+        Ok(0)
+    }
+
+    /// Would Postgres take these rows? Nothing stays of the try.
+    async fn trial(&self, rows: &[(&LeadKey, &LeadRow, Vec<u8>)]) -> Result<bool, WriteError> {
+        let mut tx = self.pool.begin().await?;
+        let outcome = store::upsert_leads(&mut tx, rows).await.map_err(WriteError::from);
+        tx.rollback().await?;
+        match outcome {
+            Ok(()) => Ok(true),
+            Err(WriteError::Permanent(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The projector's SQL. Every statement works on a whole batch; none runs once per row.
+
+mod leads;
+mod parked;
+mod position;
+mod users;
+
+use std::{str::FromStr, time::Duration};
+
+use leadpulse_service::config::Postgres;
+use secrecy::ExposeSecret;
+use sqlx::{
+    PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use leads::{Known, load_leads, mark_dirty, upsert_leads};
+pub use parked::{Parked, load_parked, park};
+pub use position::{OpenError, Position, StreamIdentity, advance, open_positions};
+pub use users::upsert_users;
+
+/// The name of the projection that keeps LeadFact, beside its lanes' positions.
+pub const PROJECTION: &str = "main";
+/// The name under which the AgentMetrics worker holds its fence.
+pub const AGENTS: &str = "agents";
+
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
+
+/// Brings the schema up to date. Safe beside other projectors: sqlx takes an advisory lock.
+pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
+    MIGRATIONS.run(pool).await
+}
+
+/// A pool that connects when it is first used. A connection of a frozen process gives up its locks:
+/// the next owner must not wait for a sleeper.
+pub fn pool(config: &Postgres) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(config.url.expose_secret())?
+        .application_name("projector")
+        .options([
+            ("idle_in_transaction_session_timeout", "3s"),
+            ("statement_timeout", "60s"),
+            ("lock_timeout", "10s"),
+        ]);
+    Ok(PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(Duration::from_secs(5))
+        .connect_lazy_with(options))
+}
+
+/// Why a batch was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// Somebody else owns the projection now: stop at once, everything was rolled back.
+    #[error("another projector holds the fence")]
+    FenceLost,
+    /// This data can never be written: find it and park it.
+    #[error("postgres refuses the data")]
+    Permanent(#[source] sqlx::Error),
+    /// Worth another try.
+    #[error("postgres is not available")]
+    Transient(#[source] sqlx::Error),
+}
+
+impl From<sqlx::Error> for WriteError {
+    fn from(error: sqlx::Error) -> Self {
+        // Class 22 is bad data, class 23 a broken constraint: the same rows fail in the same way again.
+        let code = error.as_database_error().and_then(|error| error.code().map(|c| c.into_owned()));
+        let permanent = code.is_some_and(|code| code.starts_with("22") || code.starts_with("23"));
+        match error {
+            sqlx::Error::Encode(_) => Self::Permanent(error),
+            _ if permanent => Self::Permanent(error),
+            _ => Self::Transient(error),
+        }
+    }
+}

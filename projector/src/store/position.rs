@@ -1,0 +1,111 @@
+//! Where the lanes stand. A position moves only from where its lane left it, and only under the
+//! fence of the present owner: a second writer is harmless.
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, PgPool};
+
+use super::{AGENTS, PROJECTION, WriteError, leads::signed};
+
+/// The positions of all lanes, and the stream that they are in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    pub lanes: Vec<u64>,
+}
+
+impl Position {
+    /// All lanes have everything up to here.
+    pub fn applied(&self) -> u64 {
+        self.lanes.iter().copied().min().unwrap_or(0)
+    }
+}
+
+/// The stream that a position belongs to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamIdentity {
+    pub name: String,
+    pub created_at: DateTime<Utc>,
+}
+
+/// What can be wrong between the position and the stream; each needs an operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error(
+        "the stream {name} was recreated at {now} (the read models are from the one of {known}): \
+         rebuild the projection, or restore the stream"
+    )]
+    Recreated { name: String, known: DateTime<Utc>, now: DateTime<Utc> },
+    #[error(transparent)]
+    Postgres(#[from] sqlx::Error),
+}
+
+/// Takes over the lanes' positions under a new fence. Where the number of lanes changed, all begin at
+/// the lowest old position: applying an event again changes nothing (`fold`).
+pub async fn open_positions(
+    pool: &PgPool,
+    stream: &StreamIdentity,
+    lanes: u32,
+    fence: i64,
+) -> Result<Position, OpenError> {
+    let mut tx = pool.begin().await?;
+    let rows: Vec<(i32, DateTime<Utc>, i64)> = sqlx::query_as(
+        "select lane, stream_created_at, seq from checkpoint where projection = $1 order by lane for update",
+    )
+    .bind(PROJECTION)
+    .fetch_all(&mut *tx)
+    .await?;
+    if let Some((_, known, _)) = rows.iter().find(|row| row.1 != stream.created_at) {
+        let (known, now) = (*known, stream.created_at);
+        return Err(OpenError::Recreated { name: stream.name.clone(), known, now });
+    }
+    let old: Vec<i64> = rows.iter().map(|row| row.2).collect();
+    let wanted = usize::try_from(lanes).unwrap_or(1);
+    let positions = if old.len() == wanted {
+        old
+    } else {
+        vec![old.iter().copied().min().unwrap_or(0); wanted]
+    };
+    sqlx::query("delete from checkpoint where projection in ($1, $2)")
+        .bind(PROJECTION)
+        .bind(AGENTS)
+        .execute(&mut *tx)
+        .await?;
+    sqlx::query(
+        "insert into checkpoint (projection, lane, stream, stream_created_at, seq, fence)
+         select $1, lane - 1, $3, $4, seq, $5
+         from unnest($6::bigint[]) with ordinality as position (seq, lane)
+         union all select $2, 0, $3, $4, 0, $5",
+    )
+    .bind(PROJECTION)
+    .bind(AGENTS)
+    .bind(&stream.name)
+    .bind(stream.created_at)
+    .bind(fence)
+    .bind(&positions)
+    .execute(&mut *tx)
+    .await?;
+    tx.commit().await?;
+    let lanes = positions.into_iter().map(|seq| u64::try_from(seq).unwrap_or(0)).collect();
+    Ok(Position { lanes })
+}
+
+/// Moves a lane's position within the caller's transaction, and locks it until the commit.
+pub async fn advance(
+    connection: &mut PgConnection,
+    lane: u32,
+    from: u64,
+    to: u64,
+    fence: i64,
+) -> Result<(), WriteError> {
+    let moved = sqlx::query(
+        "update checkpoint set seq = $4, updated_at = now()
+         where projection = $1 and lane = $2 and seq = $3 and fence = $5",
+    )
+    .bind(PROJECTION)
+    .bind(i32::try_from(lane).unwrap_or(i32::MAX))
+    .bind(signed(from))
+    .bind(signed(to))
+    .bind(fence)
+    .execute(connection)
+    .await?;
+    if moved.rows_affected() == 1 { Ok(()) } else { Err(WriteError::FenceLost) }
+}
