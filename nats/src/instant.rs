@@ -1,6 +1,12 @@
 //! Instants are UTC with microseconds; more digits are cut off, never rounded (spec.md §1).
 
-use chrono::{DateTime, TimeZone, Utc};
+use chrono::{DateTime, TimeDelta, TimeZone, Utc};
+
+/// The latest instant that an event received now may claim for itself: a clock from the future must not
+/// win for ever. What claims more counts as of its reception.
+pub fn latest_believed(received_at: DateTime<Utc>) -> DateTime<Utc> {
+    received_at + TimeDelta::minutes(5)
+}
 
 /// The instant without what is finer than a microsecond.
 pub fn cut(at: DateTime<Utc>) -> DateTime<Utc> {

@@ -144,7 +144,11 @@ pub fn decode(envelope: &Envelope, seq: u64, trace_id: Option<Uuid>, mapping: &M
         return Meaning::Nothing("subitem");
     }
     let occurred_at = envelope.occurred_at.timestamp_micros();
-    let (act, writes) = read(&envelope.kind, &event, occurred_at, board);
+    let (act, writes) = if envelope.kind == Kind::ItemSnapshot {
+        api::snapshot(&event, occurred_at, envelope.received_at, board)
+    } else {
+        read(&envelope.kind, &event, occurred_at, board)
+    };
     Meaning::Lead(LeadEvent {
         key: LeadKey { org_id: envelope.org.clone(), board_id, item_id },
         seq,
@@ -173,9 +177,6 @@ fn read(
     occurred_at: i64,
     board: &Board,
 ) -> (Act, Vec<Write>) {
-    if *kind == Kind::ItemSnapshot {
-        return api::snapshot(event, occurred_at, board);
-    }
     let mut writes = Vec::new();
     let mut write = |field| writes.push(Write { at: occurred_at, field });
     if let Some(name) = webhook::name(kind, event) {

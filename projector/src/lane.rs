@@ -37,8 +37,12 @@ use batch::Batch;
 const IDLE: Duration = Duration::from_millis(5);
 /// … or when it is this old, …
 const OLDEST: Duration = Duration::from_millis(50);
-/// … or when it has this many events.
+/// … or when it has this many events, …
 const LARGEST: usize = 2000;
+/// … or this many while the lane is behind: its queue is as good as full, and latency is lost anyway.
+const LARGEST_BEHIND: usize = 5000;
+/// Messages that wait for a lane at most; the reader waits when a lane is full.
+pub const QUEUE: usize = 4096;
 /// Leads whose state a lane keeps in memory.
 const CACHED_LEADS: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
 
@@ -191,8 +195,9 @@ impl Lane {
 /// Lets a batch grow while events keep coming.
 async fn gather(items: &mut mpsc::Receiver<Item>, taken: &mut Vec<Item>) {
     let started = Instant::now();
-    while taken.len() < LARGEST && started.elapsed() < OLDEST {
-        let room = LARGEST - taken.len();
+    let largest = if items.len() > QUEUE / 2 { LARGEST_BEHIND } else { LARGEST };
+    while taken.len() < largest && started.elapsed() < OLDEST {
+        let room = largest - taken.len();
         match timeout(IDLE, items.recv_many(taken, room)).await {
             Ok(count) if count > 0 => {}
             Ok(_) | Err(_) => break,

@@ -18,15 +18,13 @@ use tracing::{error, info, warn};
 
 use crate::{
     agents::{Clock, Worker},
-    lane::{Lane, Progress},
+    lane::{self, Lane, Progress},
     lease::Lease,
     mapping::Mapping,
     reader::{self, ReadError},
     store::{self, OpenError, WriteError},
 };
 
-/// Messages that wait for a lane at most; the reader waits when a lane is full.
-const LANE_QUEUE: usize = 4096;
 /// A standby asks this often whether the lease is free.
 const STANDBY: Duration = Duration::from_secs(1);
 /// Pauses between attempts: the first, and the longest.
@@ -202,7 +200,7 @@ impl Projector {
         let mut tasks = JoinSet::<Result<(), Ended>>::new();
         let mut senders = Vec::new();
         for (number, from) in (0..lanes).zip(position.lanes.iter().copied()) {
-            let (sender, receiver) = mpsc::channel(LANE_QUEUE);
+            let (sender, receiver) = mpsc::channel(lane::QUEUE);
             let (pool, mapping) = (self.pool.clone(), Arc::clone(&self.mapping));
             let lane =
                 Lane::open(number, lease.fence, from, pool, mapping, Arc::clone(&progress)).await?;

@@ -11,7 +11,7 @@ use secrecy::SecretString;
 
 use document::{Document, Section};
 pub use document::{Environment, Problem};
-pub use org::{Board, Columns, HotRule, Labels, NamedSecret, Org, Source, Verify};
+pub use org::{Board, Class, Columns, HotRule, Labels, NamedSecret, Org, Source, Verify};
 pub use secret::SecretRef;
 
 /// The whole configuration. Each scalar outside `orgs` can be set as `LEADPULSE_<SECTION>_<KEY>` in the
@@ -289,6 +289,7 @@ secrets = [{ label = "old", secret = "env:OLD", until = 2027-01-01T00:00:00Z }, 
 [[orgs.boards]]
 id = 9001
 columns = { owner = "person", status = "status" }
+contacted = [1]
 won = [2, "Won"]
 "#;
 
@@ -304,9 +305,11 @@ won = [2, "Won"]
         assert_eq!(org.windows, [7, 30]);
         assert_eq!(org.hot, HotRule { window_hours: 48, min_deals: 3 });
         assert_eq!(org.sources[0].verify.secrets().len(), 2);
-        assert!(org.boards[0].won.contains(Some(2), None));
-        assert!(org.boards[0].won.contains(None, Some("Won")));
-        assert!(!org.boards[0].won.contains(Some(1), Some("won")));
+        let class = |id, text| org.boards[0].class(id, text);
+        assert_eq!(class(Some(2), None), Some(Class::Won));
+        assert_eq!(class(None, Some("Won")), Some(Class::Won));
+        assert_eq!(class(Some(1), Some("Won")), Some(Class::Contacted), "the id is better");
+        assert_eq!(class(Some(9), Some("won")), None, "texts are exact");
         assert_eq!(config.ingest.listen.port(), 8080);
         assert!(config.redis.enabled);
     }

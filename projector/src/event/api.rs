@@ -1,6 +1,7 @@
 //! The API's vocabulary: an item as `items_page` gives it (monday.md, GraphQL API). It is not the
 //! webhook's: a column value here has typed fields beside a JSON text.
 
+use chrono::{DateTime, Utc};
 use leadpulse_nats::instant;
 use leadpulse_service::config::Board;
 use rust_decimal::Decimal;
@@ -12,9 +13,13 @@ use super::{Act, Field, Lifecycle, Role, Status, Write, roles, text, webhook::fi
 pub(super) fn snapshot(
     event: &Map<String, Value>,
     occurred_at: i64,
+    received_at: DateTime<Utc>,
     board: &Board,
 ) -> (Act, Vec<Write>) {
-    let at = moment(event.get("updated_at")).unwrap_or(occurred_at);
+    // A clock from the future must not win for ever (spec.md §1).
+    let latest = instant::latest_believed(received_at).timestamp_micros();
+    let believed = |at: i64| if at > latest { received_at.timestamp_micros() } else { at };
+    let at = moment(event.get("updated_at")).map_or(occurred_at, believed);
     let mut writes = Vec::new();
     let group = event.get("group").and_then(|group| group.get("id"));
     let fields = [
@@ -25,7 +30,7 @@ pub(super) fn snapshot(
     writes.extend(fields.into_iter().flatten().map(|field| Write { at, field }));
     for value in event.get("column_values").and_then(Value::as_array).into_iter().flatten() {
         let Some(column) = value.get("id").and_then(Value::as_str) else { continue };
-        let at = moment(value.get("updated_at")).unwrap_or(at);
+        let at = moment(value.get("updated_at")).map_or(at, believed);
         writes.extend(roles(board, column).map(|role| Write { at, field: field(role, value) }));
     }
     (Act::Snapshot { created_at: moment(event.get("created_at")) }, writes)

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, NaiveDate, Utc};
 use leadpulse_nats::instant;
-use leadpulse_service::config::Board;
+use leadpulse_service::config::{Board, Class};
 use rust_decimal::Decimal;
 use uuid::Uuid;
 
@@ -27,15 +27,16 @@ impl State {
     }
 
     fn of(status: Option<&Status>, board: &Board) -> Self {
-        let Some(Status { id, label }) = status else { return Self::Open };
-        if board.won.contains(*id, label.as_deref()) {
-            Self::Won
-        } else if board.lost.contains(*id, label.as_deref()) {
-            Self::Lost
-        } else {
-            Self::Open
+        match status.and_then(|status| class(status, board)) {
+            Some(Class::Won) => Self::Won,
+            Some(Class::Lost) => Self::Lost,
+            Some(Class::Contacted) | None => Self::Open,
         }
     }
+}
+
+fn class(status: &Status, board: &Board) -> Option<Class> {
+    board.class(status.id, status.label.as_deref())
 }
 
 /// A row of LeadFact (spec.md §2), field by field.
@@ -121,11 +122,7 @@ impl LeadState {
 
     /// The earliest act of a person that moved the lead on: a contact, or a status that counts as one.
     fn first_touch(&self, board: &Board) -> Option<i64> {
-        let counts = |status: &Status| {
-            [&board.contacted, &board.won, &board.lost]
-                .into_iter()
-                .any(|labels| labels.contains(status.id, status.label.as_deref()))
-        };
+        let counts = |status: &Status| class(status, board).is_some();
         let by_status = self
             .statuses
             .iter()

@@ -109,11 +109,30 @@ pub struct Labels {
     pub texts: Vec<String>,
 }
 
-impl Labels {
-    /// Is a status with this label id and text one of these?
-    pub fn contains(&self, id: Option<i64>, text: Option<&str>) -> bool {
-        id.is_some_and(|id| self.ids.contains(&id))
-            || text.is_some_and(|text| self.texts.iter().any(|known| known == text))
+/// What a status means for a lead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    Contacted,
+    Won,
+    Lost,
+}
+
+impl Board {
+    /// The class of a status: by its label id; by its text, second best, where no class has the id.
+    pub fn class(&self, id: Option<i64>, text: Option<&str>) -> Option<Class> {
+        let classes = [
+            (&self.won, Class::Won),
+            (&self.lost, Class::Lost),
+            (&self.contacted, Class::Contacted),
+        ];
+        let by_id =
+            classes.iter().find(|(labels, _)| id.is_some_and(|id| labels.ids.contains(&id)));
+        let by_text = || {
+            classes
+                .iter()
+                .find(|(labels, _)| labels.texts.iter().any(|known| Some(known.as_str()) == text))
+        };
+        by_id.or_else(by_text).map(|(_, class)| *class)
     }
 }
 
