@@ -143,7 +143,10 @@ create table dead_letter (
     -- Why: the fault itself, or that an earlier event of the lead is parked.
     reason      text        not null,
     payload     bytea       not null,
+    trace_id    uuid,
     parked_at   timestamptz not null default now(),
+    -- An operator wants the lead's letters applied again; its lane does it, all of them in order.
+    retry_requested_at timestamptz,
     resolved_at timestamptz,
     resolution  text,
     primary key (projection, seq)

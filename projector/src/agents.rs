@@ -115,6 +115,7 @@ impl Worker {
         if agents.is_empty() {
             return Ok(false);
         }
+        crash_point!("agents-marks");
         let mut count = 0;
         for (org_id, ids) in &agents {
             let Some(org) = self.orgs.get(org_id) else { continue };
@@ -124,7 +125,9 @@ impl Worker {
                 count += ids.len();
             }
         }
+        crash_point!("agents-commit");
         tx.commit().await?;
+        crash_point!("agents-committed");
         debug!(agents = count, "agents recomputed");
         metrics::histogram!("projector_agents_step_seconds")
             .record(started.elapsed().as_secs_f64());

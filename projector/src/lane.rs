@@ -3,9 +3,11 @@
 
 mod batch;
 mod poison;
+mod retry;
+mod routes;
 
 use std::{
-    collections::HashSet,
+    collections::{BTreeSet, HashSet},
     num::NonZeroUsize,
     sync::{
         Arc,
@@ -32,6 +34,7 @@ use crate::{
     version::Versions,
 };
 use batch::Batch;
+pub use routes::{LanesGone, Routes};
 
 /// A batch ends when nothing came for this long, …
 const IDLE: Duration = Duration::from_millis(5);
@@ -52,6 +55,8 @@ pub enum Item {
     Event(Box<Delivery>),
     /// Everything up to here that is this lane's was sent: its position may move there.
     Advance(u64),
+    /// An operator wants the dead letters of this lead applied again.
+    Retry(LeadKey),
 }
 
 /// One message of the stream.
@@ -85,6 +90,17 @@ impl Progress {
     }
 }
 
+/// What a lane is told at its start.
+#[derive(Debug, Clone)]
+pub struct LaneSettings {
+    pub number: u32,
+    pub fence: i64,
+    pub position: u64,
+    pub mapping: Arc<Mapping>,
+    /// So many leads parked within ten minutes are a systemic fault.
+    pub parked_leads_limit: i64,
+}
+
 pub struct Lane {
     number: u32,
     fence: i64,
@@ -95,20 +111,27 @@ pub struct Lane {
     /// States as they are committed, never ahead of the table.
     cache: LruCache<LeadKey, Known>,
     parked: HashSet<LeadKey>,
+    parked_leads_limit: i64,
 }
 
 impl Lane {
     pub async fn open(
-        number: u32,
-        fence: i64,
-        position: u64,
+        settings: LaneSettings,
         pool: PgPool,
-        mapping: Arc<Mapping>,
         progress: Arc<Progress>,
     ) -> Result<Self, sqlx::Error> {
         let parked = store::load_parked(&mut *pool.acquire().await?).await?;
-        let cache = LruCache::new(CACHED_LEADS);
-        Ok(Self { number, fence, position, pool, mapping, progress, cache, parked })
+        Ok(Self {
+            number: settings.number,
+            fence: settings.fence,
+            position: settings.position,
+            mapping: settings.mapping,
+            parked_leads_limit: settings.parked_leads_limit,
+            cache: LruCache::new(CACHED_LEADS),
+            pool,
+            progress,
+            parked,
+        })
     }
 
     /// Applies what comes until the reader closes the channel, which is how a lane is stopped: what was
@@ -117,7 +140,11 @@ impl Lane {
         let mut taken = Vec::new();
         while items.recv_many(&mut taken, LARGEST).await > 0 {
             gather(&mut items, &mut taken).await;
+            let retries = retries_in(&taken);
             self.apply(std::mem::take(&mut taken)).await?;
+            for key in retries {
+                self.retry(&key).await?;
+            }
         }
         Ok(())
     }
@@ -141,6 +168,7 @@ impl Lane {
             Err(WriteError::Permanent(cause)) => {
                 error!(lane = self.number, error = %cause, "postgres refuses a batch, looking for the events to park");
                 self.park_poison(&mut batch, &cause).await?;
+                self.refuse_systemic_faults(&batch).await?;
                 self.write(&batch).await?;
             }
             outcome => outcome?,
@@ -151,10 +179,14 @@ impl Lane {
 
     /// One transaction. The position moves first: its lock keeps a second owner of the lane out.
     async fn write(&self, batch: &Batch) -> Result<(), WriteError> {
+        crash_point!("lane-begin");
         let mut tx = self.pool.begin().await?;
         store::advance(&mut tx, self.number, self.position, batch.to, self.fence).await?;
+        crash_point!("lane-position");
         batch.write(&mut tx).await?;
+        crash_point!("lane-commit");
         tx.commit().await?;
+        crash_point!("lane-committed");
         Ok(())
     }
 
@@ -180,6 +212,11 @@ impl Lane {
         if let Some(slot) = slot {
             slot.store(batch.to, Ordering::Release);
         }
+        self.announce(batch);
+    }
+
+    /// After the commit: the cache and everybody who waits may know.
+    fn announce(&mut self, batch: Batch) {
         let orgs = batch.touched_orgs();
         if !orgs.is_empty() {
             self.progress.versions.touch(orgs);
@@ -190,6 +227,14 @@ impl Lane {
             self.cache.put(key, known);
         }
     }
+}
+
+fn retries_in(items: &[Item]) -> BTreeSet<LeadKey> {
+    let key = |item: &Item| match item {
+        Item::Retry(key) => Some(key.clone()),
+        Item::Event(_) | Item::Advance(_) => None,
+    };
+    items.iter().filter_map(key).collect()
 }
 
 /// Lets a batch grow while events keep coming.

@@ -2,6 +2,13 @@
 //! `reader` (stream) → `event` (decode with the mapping) → `fold` (pure) → `lane` (batch, transaction)
 //! → `store` (SQL); what a lane touched goes on to `agents` (AgentMetrics) and `version` (cache keys).
 
+/// A step at which the crash tests end the process (`--features failpoints`); nothing otherwise.
+macro_rules! crash_point {
+    ($name:literal) => {
+        fail::fail_point!($name, |_| std::process::abort())
+    };
+}
+
 pub mod agents;
 pub mod event;
 pub mod fold;
@@ -12,3 +19,4 @@ pub mod reader;
 pub mod run;
 pub mod store;
 pub mod version;
+pub mod watch;

@@ -32,6 +32,8 @@ enum Command {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    #[cfg(feature = "failpoints")]
+    let _scenario = fail::FailScenario::setup();
     let cli = Cli::parse();
     let config = match Config::load(&cli.config) {
         Ok(config) => config,

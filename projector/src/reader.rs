@@ -12,16 +12,13 @@ use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
 use leadpulse_nats::{Envelope, envelope::VERSION, streams};
 use leadpulse_service::trace::{TRACEPARENT, TraceContext};
-use tokio::{
-    sync::mpsc,
-    time::{MissedTickBehavior, interval, timeout},
-};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 use uuid::Uuid;
 
 use crate::{
-    lane::{Delivery, Item},
+    lane::{Delivery, LanesGone, Routes},
     store::StreamIdentity,
 };
 
@@ -31,8 +28,6 @@ const ANSWER: Duration = Duration::from_secs(3);
 const WATCH: Duration = Duration::from_secs(2);
 /// Messages handed over in one go.
 const CHUNK: usize = 512;
-/// Leads are pinned to buckets and buckets to lanes.
-const BUCKETS: u64 = 1024;
 
 /// Why there is nothing to read.
 #[derive(Debug, thiserror::Error)]
@@ -126,7 +121,7 @@ pub async fn read(
     stream: &Stream,
     identity: &StreamIdentity,
     applied: u64,
-    lanes: &[mpsc::Sender<Item>],
+    routes: &Routes,
     stop: CancellationToken,
 ) -> Result<(), ReadError> {
     let config = pull::OrderedConfig {
@@ -159,14 +154,12 @@ pub async fn read(
                         warn!(from_seq = read + 1, to_seq = delivery.seq, "the stream has a gap: messages were deleted");
                     }
                     read = delivery.seq;
-                    if !send(lanes, delivery).await {
+                    if routes.deliver(delivery).await == Err(LanesGone) {
                         return Ok(());
                     }
                 }
-                for lane in lanes {
-                    if lane.send(Item::Advance(read)).await.is_err() {
-                        return Ok(());
-                    }
+                if routes.advance(read).await == Err(LanesGone) {
+                    return Ok(());
                 }
             }
             _ = watch.tick() => {
@@ -182,29 +175,6 @@ pub async fn read(
             }
         }
     }
-}
-
-/// False if the lane is gone.
-async fn send(lanes: &[mpsc::Sender<Item>], delivery: Delivery) -> bool {
-    let bucket = delivery.envelope.as_ref().map_or(0, bucket);
-    let count = u64::try_from(lanes.len()).unwrap_or(1).max(1);
-    let lane = usize::try_from(bucket % count).ok().and_then(|lane| lanes.get(lane));
-    match lane {
-        Some(lane) => lane.send(Item::Event(Box::new(delivery))).await.is_ok(),
-        None => false,
-    }
-}
-
-/// FNV-1a, written out because it must be the same in every build: a lane's position means the leads
-/// that hash to it.
-fn bucket(envelope: &Envelope) -> u64 {
-    let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    let ids = [envelope.board_id.unwrap_or(0), envelope.item_id.unwrap_or(0)];
-    for byte in envelope.org.bytes().chain(ids.into_iter().flat_map(i64::to_le_bytes)) {
-        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-    }
-    // The low bits of FNV are its weakest.
-    (hash >> 32) % BUCKETS
 }
 
 fn delivery(message: jetstream::Message) -> Result<Delivery, ReadError> {

@@ -18,15 +18,20 @@ use tracing::{error, info, warn};
 
 use crate::{
     agents::{Clock, Worker},
-    lane::{self, Lane, Progress},
+    lane::{self, Lane, LaneSettings, Progress, Routes},
     lease::Lease,
     mapping::Mapping,
     reader::{self, ReadError},
-    store::{self, OpenError, WriteError},
+    store::{self, OpenError, Position, WriteError},
+    watch::Watch,
 };
 
 /// A standby asks this often whether the lease is free.
 const STANDBY: Duration = Duration::from_secs(1);
+/// Operators' requests are looked for this often.
+const RETRIES: Duration = Duration::from_secs(1);
+/// How long lanes may take to commit what they hold.
+const FINISH: Duration = Duration::from_millis(1500);
 /// Pauses between attempts: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -35,7 +40,7 @@ pub struct Projector {
     mapping: Arc<Mapping>,
     pool: PgPool,
     jetstream: jetstream::Context,
-    health: Health,
+    watch: Arc<Watch>,
     postgres: Dependency,
     nats: Dependency,
     projection: Dependency,
@@ -57,6 +62,8 @@ enum Ended {
     Postgres(#[from] sqlx::Error),
     #[error("a task panicked")]
     Panicked,
+    #[error("the lanes did not commit what they hold in time")]
+    Hung,
 }
 
 impl Projector {
@@ -68,14 +75,25 @@ impl Projector {
             .connect(config.nats.url.expose_secret())
             .await
             .context("the NATS URL can't be used")?;
+        let jetstream = jetstream::new(client);
+        let postgres = health.dependency("postgres", Need::Required);
+        let nats = health.dependency("nats", Need::Required);
+        let projection = health.dependency("projection", Need::Required);
+        let watch = Watch {
+            pool: pool.clone(),
+            jetstream: jetstream.clone(),
+            postgres: postgres.clone(),
+            nats: nats.clone(),
+            health,
+        };
         Ok(Self {
             mapping: Arc::new(Mapping::of(&config)),
             pool,
-            jetstream: jetstream::new(client),
-            postgres: health.dependency("postgres", Need::Required),
-            nats: health.dependency("nats", Need::Required),
-            projection: health.dependency("projection", Need::Required),
-            health,
+            jetstream,
+            watch: Arc::new(watch),
+            postgres,
+            nats,
+            projection,
             config,
             clock,
         })
@@ -83,6 +101,9 @@ impl Projector {
 
     /// Projects until told to stop.
     pub async fn run(&self, stop: &CancellationToken) {
+        let watch = Arc::clone(&self.watch);
+        let token = stop.clone();
+        let watching = tokio::spawn(async move { watch.run(token).await });
         let mut pause = PAUSE.0;
         while !stop.is_cancelled() {
             let started = tokio::time::Instant::now();
@@ -100,6 +121,7 @@ impl Projector {
             }
             pause = (pause * 2).min(PAUSE.1);
         }
+        watching.abort();
     }
 
     fn report(&self, ended: &Ended) {
@@ -126,7 +148,11 @@ impl Projector {
                 self.postgres.down(ended.to_string());
                 warn!(cause, "projection interrupted: {ended}");
             }
-            Ended::Write(_) | Ended::LeaseLost | Ended::Panicked => {
+            Ended::Write(WriteError::Systemic(_)) => {
+                self.projection.down(ended.to_string());
+                error!("fault: {ended}");
+            }
+            Ended::Write(_) | Ended::LeaseLost | Ended::Panicked | Ended::Hung => {
                 warn!(cause, "projection interrupted: {ended}");
             }
         }
@@ -189,31 +215,25 @@ impl Projector {
         let lanes = self.config.projector.lanes;
         let position =
             store::open_positions(&self.pool, &seen.identity, lanes, lease.fence).await?;
-        seen.check(position.applied())?;
+        let applied = position.applied();
+        seen.check(applied)?;
         let progress = Arc::new(Progress::new(&position.lanes));
         // A version that a crash kept from being published is published now.
         progress.versions.touch(self.config.orgs.iter().map(|org| org.id.clone()));
-        info!(applied_seq = position.applied(), head_seq = seen.last, lanes, "projecting");
+        info!(applied_seq = applied, head_seq = seen.last, lanes, "projecting");
         self.projection.up(None, "active");
 
         let halt = stop.child_token();
-        let mut tasks = JoinSet::<Result<(), Ended>>::new();
-        let mut senders = Vec::new();
-        for (number, from) in (0..lanes).zip(position.lanes.iter().copied()) {
-            let (sender, receiver) = mpsc::channel(lane::QUEUE);
-            let (pool, mapping) = (self.pool.clone(), Arc::clone(&self.mapping));
-            let lane =
-                Lane::open(number, lease.fence, from, pool, mapping, Arc::clone(&progress)).await?;
-            tasks.spawn(async move { Ok(lane.run(receiver).await?) });
-            senders.push(sender);
-        }
-        let (stream_of_reader, identity, token) =
-            (stream.clone(), seen.identity.clone(), halt.clone());
-        let applied = position.applied();
+        let mut tasks = Tasks::new();
+        let routes = self.start_lanes(&mut tasks, lease.fence, &position, &progress).await?;
+        let (reader_stream, identity) = (stream.clone(), seen.identity.clone());
+        let (reader_routes, token) = (routes.clone(), halt.clone());
         tasks.spawn(async move {
-            // The senders go with the reader, and the lanes end when they have committed the rest.
-            Ok(reader::read(&stream_of_reader, &identity, applied, &senders, token).await?)
+            Ok(reader::read(&reader_stream, &identity, applied, &reader_routes, token).await?)
         });
+        let (pool, token) = (self.pool.clone(), halt.clone());
+        // The lanes end when the last of their routes is gone and they have committed the rest.
+        tasks.spawn(async move { Ok(hand_on_retries(&pool, routes, token).await?) });
         let worker = Worker::new(
             self.pool.clone(),
             lease.fence,
@@ -223,85 +243,81 @@ impl Projector {
         );
         let token = halt.clone();
         tasks.spawn(async move { Ok(worker.run(token).await?) });
-        let (publisher, pool, token) = (Arc::clone(&progress), self.pool.clone(), halt.clone());
-        tasks.spawn(async move { Ok(publisher.versions.publish(&pool, token).await?) });
+        let (pool, token) = (self.pool.clone(), halt.clone());
+        tasks.spawn(async move { Ok(progress.versions.publish(&pool, token).await?) });
         let (holder, pool, token) = (lease.clone(), self.pool.clone(), halt.clone());
         tasks.spawn(async move {
             holder.keep(&pool, token.clone()).await;
             if token.is_cancelled() { Ok(()) } else { Err(Ended::LeaseLost) }
         });
-        let watched = self.watch(stream.clone(), Arc::clone(&progress), halt.clone());
-        tasks.spawn(watched);
         finish(tasks, halt).await
     }
 
-    /// Keeps health and the lag figures true, also when the reader hangs.
-    fn watch(
+    async fn start_lanes(
         &self,
-        stream: jetstream::stream::Stream,
-        progress: Arc<Progress>,
-        halt: CancellationToken,
-    ) -> impl Future<Output = Result<(), Ended>> + use<> {
-        let (health, nats, postgres) =
-            (self.health.clone(), self.nats.clone(), self.postgres.clone());
-        let pool = self.pool.clone();
-        async move {
-            let mut caught_up_at = tokio::time::Instant::now();
-            loop {
-                let started = tokio::time::Instant::now();
-                match reader::look(&stream).await {
-                    Ok(seen) => {
-                        nats.up(
-                            Some(started.elapsed()),
-                            format!("stream {} at {}", seen.identity.name, seen.last),
-                        );
-                        let lag = seen.last.saturating_sub(progress.applied());
-                        if lag == 0 {
-                            caught_up_at = tokio::time::Instant::now();
-                        }
-                        record(&health, progress.applied(), seen.last, caught_up_at.elapsed());
-                    }
-                    Err(error) => nats.down(error.to_string()),
-                }
-                let started = tokio::time::Instant::now();
-                match sqlx::query("select 1").execute(&pool).await {
-                    Ok(_) => postgres.up(Some(started.elapsed()), "answers"),
-                    Err(error) => postgres.down(error.to_string()),
-                }
-                tokio::select! {
-                    () = halt.cancelled() => return Ok(()),
-                    () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                }
+        tasks: &mut Tasks,
+        fence: i64,
+        position: &Position,
+        progress: &Arc<Progress>,
+    ) -> Result<Routes, Ended> {
+        let mut senders = Vec::new();
+        for (number, from) in (0..).zip(position.lanes.iter().copied()) {
+            let settings = LaneSettings {
+                number,
+                fence,
+                position: from,
+                mapping: Arc::clone(&self.mapping),
+                parked_leads_limit: i64::from(self.config.projector.parked_leads_limit),
+            };
+            let (sender, receiver) = mpsc::channel(lane::QUEUE);
+            let lane = Lane::open(settings, self.pool.clone(), Arc::clone(progress)).await?;
+            tasks.spawn(async move { Ok(lane.run(receiver).await?) });
+            senders.push(sender);
+        }
+        Ok(Routes::new(senders))
+    }
+}
+
+type Tasks = JoinSet<Result<(), Ended>>;
+
+/// Tells the lanes which dead letters an operator wants applied again.
+async fn hand_on_retries(
+    pool: &PgPool,
+    routes: Routes,
+    stop: CancellationToken,
+) -> Result<(), sqlx::Error> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(RETRIES) => {}
+        }
+        for key in store::retries_requested(&mut *pool.acquire().await?).await? {
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                _ = routes.retry(key) => {}
             }
         }
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "gauges are floats; sequences stay far below 2^53")]
-fn record(health: &Health, applied: u64, head: u64, behind_for: Duration) {
-    let lag = head.saturating_sub(applied);
-    metrics::gauge!("projector_applied_seq").set(applied as f64);
-    metrics::gauge!("projector_head_seq").set(head as f64);
-    metrics::gauge!("projector_lag_events").set(lag as f64);
-    let seconds = if lag == 0 { 0.0 } else { behind_for.as_secs_f64() };
-    metrics::gauge!("projector_lag_seconds").set(seconds);
-    health.fact("applied_seq", applied);
-    health.fact("head_seq", head);
-    health.fact("lag_events", lag);
-}
-
-/// Waits for the first end, stops the others, and lets them commit what they hold.
-async fn finish(
-    mut tasks: JoinSet<Result<(), Ended>>,
-    halt: CancellationToken,
-) -> Result<(), Ended> {
-    let mut outcome = Ok(());
-    while let Some(ended) = tasks.join_next().await {
-        halt.cancel();
-        let result = ended.unwrap_or(Err(Ended::Panicked));
-        if outcome.is_ok() {
-            outcome = result;
+/// Waits for the first end, stops the others, and lets them commit what they hold, within bounds.
+async fn finish(mut tasks: Tasks, halt: CancellationToken) -> Result<(), Ended> {
+    let first = match tasks.join_next().await {
+        Some(ended) => ended.unwrap_or(Err(Ended::Panicked)),
+        None => Ok(()),
+    };
+    halt.cancel();
+    let rest = async {
+        let mut outcome = first;
+        while let Some(ended) = tasks.join_next().await {
+            let result = ended.unwrap_or(Err(Ended::Panicked));
+            outcome = outcome.and(result);
         }
+        outcome
+    };
+    match tokio::time::timeout(FINISH, rest).await {
+        Ok(outcome) => outcome,
+        // What hangs is rolled back by Postgres when its connection goes.
+        Err(_) => Err(Ended::Hung),
     }
-    outcome
 }

@@ -15,7 +15,10 @@ use sqlx::{
 };
 
 pub use leads::{Known, load_leads, mark_dirty, upsert_leads};
-pub use parked::{Parked, load_parked, park};
+pub use parked::{
+    Letter, Parked, letters_of, load_parked, park, recently_parked, retries_requested,
+    settle_letters,
+};
 pub use position::{OpenError, Position, StreamIdentity, advance, open_positions};
 pub use users::upsert_users;
 
@@ -56,6 +59,11 @@ pub enum WriteError {
     /// This data can never be written: find it and park it.
     #[error("postgres refuses the data")]
     Permanent(#[source] sqlx::Error),
+    /// So many leads are refused that the fault is none of the leads': nothing was written.
+    #[error(
+        "{0} leads were refused within ten minutes: mend the cause, the projection goes on by itself"
+    )]
+    Systemic(i64),
     /// Worth another try.
     #[error("postgres is not available")]
     Transient(#[source] sqlx::Error),

@@ -82,6 +82,8 @@ pub struct Projector {
     pub listen: SocketAddr,
     /// Parallel writers. Default: 2. May be changed between runs without a rebuild.
     pub lanes: u32,
+    /// Leads parked within ten minutes at most; more of them pause the projection. Default: 100.
+    pub parked_leads_limit: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -224,8 +226,10 @@ fn read_ingest(section: Section<'_, '_>) -> Ingest {
 fn read_projector(section: Section<'_, '_>) -> Projector {
     let listen = listen(&section, 8081);
     let lanes = bounded(section.number("lanes", None, 2, 1..=64));
+    let parked_leads_limit =
+        bounded(section.number("parked_leads_limit", None, 100, 1..=1_000_000));
     section.finish();
-    Projector { listen, lanes }
+    Projector { listen, lanes, parked_leads_limit }
 }
 
 fn read_query_api(section: Section<'_, '_>) -> QueryApi {

@@ -57,7 +57,7 @@ impl Batch {
                     batch.events += 1;
                     batch.add(*delivery, mapping, parked);
                 }
-                Item::Event(_) => {}
+                Item::Event(_) | Item::Retry(_) => {}
             }
         }
         batch
@@ -124,6 +124,7 @@ impl Batch {
         if !rows.is_empty() {
             store::upsert_leads(connection, &rows).await?;
         }
+        crash_point!("lane-rows");
         let mut marks = BTreeMap::<(&str, i64), u64>::new();
         for (key, outcome) in changed() {
             let first = self.leads.get(key).and_then(|lead| lead.first_seq()).unwrap_or(self.to);
@@ -135,6 +136,7 @@ impl Batch {
         let marks: Vec<_> =
             marks.into_iter().map(|((org, agent), seq)| (org, agent, seq)).collect();
         store::mark_dirty(connection, &marks).await?;
+        crash_point!("lane-marks");
         store::upsert_users(connection, &self.users).await?;
         store::park(connection, &self.parked).await?;
         Ok(())
@@ -208,7 +210,7 @@ impl Outcome {
 
 impl Parked {
     fn of(delivery: Delivery, reason: String) -> Self {
-        let Delivery { seq, payload, envelope, .. } = delivery;
-        Self { seq, payload, envelope: envelope.ok(), reason }
+        let Delivery { seq, trace_id, payload, envelope } = delivery;
+        Self { seq, trace_id, payload, envelope: envelope.ok(), reason }
     }
 }

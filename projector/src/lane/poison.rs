@@ -42,6 +42,15 @@ impl Lane {
         Ok(())
     }
 
+    /// Too many parked leads in a short time are no bad leads: the projection stops where it is, and a
+    /// systemic fault does not fill the table of dead letters.
+    pub(super) async fn refuse_systemic_faults(&self, batch: &Batch) -> Result<(), WriteError> {
+        let now = i64::try_from(batch.parked_keys().count()).unwrap_or(i64::MAX);
+        let before = store::recently_parked(&mut *self.pool.acquire().await?).await?;
+        let parked = before.saturating_add(now);
+        if parked > self.parked_leads_limit { Err(WriteError::Systemic(parked)) } else { Ok(()) }
+    }
+
     async fn accepts(&self, batch: &Batch, keys: &[LeadKey]) -> Result<bool, WriteError> {
         let rows: Vec<_> = batch
             .changed()

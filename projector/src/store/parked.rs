@@ -4,7 +4,8 @@ use std::collections::HashSet;
 
 use bytes::Bytes;
 use leadpulse_nats::Envelope;
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Row};
+use uuid::Uuid;
 
 use super::{PROJECTION, leads::signed};
 use crate::event::LeadKey;
@@ -13,6 +14,7 @@ use crate::event::LeadKey;
 #[derive(Debug, Clone)]
 pub struct Parked {
     pub seq: u64,
+    pub trace_id: Option<Uuid>,
     pub envelope: Option<Envelope>,
     pub payload: Bytes,
     pub reason: String,
@@ -42,9 +44,10 @@ pub async fn park(connection: &mut PgConnection, events: &[Parked]) -> Result<()
         |event: &Parked, read: fn(&Envelope) -> Option<i64>| event.envelope.as_ref().and_then(read);
     let text = |text: &str| text.replace('\0', "");
     sqlx::query(
-        "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
+        "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason,
+             payload, trace_id)
          select $1, * from unnest($2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[],
-             $7::text[], $8::text[], $9::bytea[])
+             $7::text[], $8::text[], $9::bytea[], $10::uuid[])
          on conflict (projection, seq) do nothing",
     )
     .bind(PROJECTION)
@@ -56,7 +59,91 @@ pub async fn park(connection: &mut PgConnection, events: &[Parked]) -> Result<()
     .bind(events.iter().map(|event| event.envelope.as_ref().map(|e| text(e.kind.as_str()))).collect::<Vec<_>>())
     .bind(events.iter().map(|event| text(&event.reason)).collect::<Vec<_>>())
     .bind(events.iter().map(|event| event.payload.as_ref()).collect::<Vec<_>>())
+    .bind(events.iter().map(|event| event.trace_id).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// A letter as it is applied again.
+#[derive(Debug)]
+pub struct Letter {
+    pub seq: u64,
+    pub trace_id: Option<Uuid>,
+    pub payload: Vec<u8>,
+}
+
+/// The unresolved letters of a lead in the stream's order, locked.
+pub async fn letters_of(
+    connection: &mut PgConnection,
+    key: &LeadKey,
+) -> Result<Vec<Letter>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select seq, trace_id, payload from dead_letter
+         where projection = $1 and org_id = $2 and board_id = $3 and item_id = $4 and resolved_at is null
+         order by seq for update",
+    )
+    .bind(PROJECTION)
+    .bind(&key.org_id)
+    .bind(key.board_id)
+    .bind(key.item_id)
+    .fetch_all(connection)
+    .await?;
+    let letter = |row: sqlx::postgres::PgRow| {
+        let seq = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+        Ok(Letter { seq, trace_id: row.try_get(1)?, payload: row.try_get(2)? })
+    };
+    rows.into_iter().map(letter).collect()
+}
+
+/// How a retry of a lead's letters ended: resolved, or parked on with the new reason.
+pub async fn settle_letters(
+    connection: &mut PgConnection,
+    key: &LeadKey,
+    refused: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update dead_letter set
+             retry_requested_at = null,
+             reason = coalesce($5, reason),
+             resolved_at = case when $5::text is null then now() end,
+             resolution = case when $5::text is null then 'retried' end
+         where projection = $1 and org_id = $2 and board_id = $3 and item_id = $4 and resolved_at is null",
+    )
+    .bind(PROJECTION)
+    .bind(&key.org_id)
+    .bind(key.board_id)
+    .bind(key.item_id)
+    .bind(refused)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The leads whose letters an operator wants applied again.
+pub async fn retries_requested(connection: &mut PgConnection) -> Result<Vec<LeadKey>, sqlx::Error> {
+    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+        "select distinct org_id, board_id, item_id from dead_letter
+         where projection = $1 and retry_requested_at is not null and resolved_at is null
+           and org_id is not null and board_id is not null and item_id is not null
+         limit 1000",
+    )
+    .bind(PROJECTION)
+    .fetch_all(connection)
+    .await?;
+    let keys =
+        rows.into_iter().map(|(org_id, board_id, item_id)| LeadKey { org_id, board_id, item_id });
+    Ok(keys.collect())
+}
+
+/// Leads parked in the last ten minutes and not resolved: many of them are a systemic fault.
+pub async fn recently_parked(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    let (count,): (i64,) = sqlx::query_as(
+        "select count(distinct (org_id, board_id, item_id)) from dead_letter
+         where projection = $1 and resolved_at is null and parked_at > now() - interval '10 minutes'",
+    )
+    .bind(PROJECTION)
+    .fetch_one(connection)
+    .await?;
+    Ok(count)
 }

@@ -1,0 +1,69 @@
+//! A lead's dead letters, applied again in order and in one transaction, by the lane that owns the
+//! lead: nobody else writes its row, and its later events keep coming through the same lane.
+
+use leadpulse_nats::Envelope;
+use tracing::{info, warn};
+
+use super::{Delivery, Item, Lane, batch::Batch};
+use crate::{
+    event::LeadKey,
+    store::{self, Letter, WriteError},
+};
+
+impl Lane {
+    /// Applies the letters of a lead. If they are refused again they stay, with the new reason.
+    pub(super) async fn retry(&mut self, key: &LeadKey) -> Result<(), WriteError> {
+        match self.replay_letters(key).await {
+            Ok(count) => {
+                info!(
+                    board_id = key.board_id,
+                    item_id = key.item_id,
+                    letters = count,
+                    "dead letters applied"
+                );
+                Ok(())
+            }
+            Err(WriteError::Permanent(cause)) => {
+                warn!(
+                    board_id = key.board_id,
+                    item_id = key.item_id,
+                    "dead letters refused again: {cause}"
+                );
+                let mut connection = self.pool.acquire().await?;
+                let reason = cause.to_string();
+                Ok(store::settle_letters(&mut connection, key, Some(&reason)).await?)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn replay_letters(&mut self, key: &LeadKey) -> Result<usize, WriteError> {
+        let mut tx = self.pool.begin().await?;
+        store::advance(&mut tx, self.number, self.position, self.position, self.fence).await?;
+        let letters = store::letters_of(&mut tx, key).await?;
+        let count = letters.len();
+        // A letter is older than the position; a batch of its own begins before all of them.
+        let items =
+            letters.into_iter().map(delivery).map(|letter| Item::Event(Box::new(letter))).collect();
+        let mut batch = Batch::of(items, 0, &self.mapping, &Default::default());
+        let known = store::load_leads(&mut tx, std::slice::from_ref(key)).await?;
+        self.cache.pop(key);
+        for (key, known) in known {
+            self.cache.put(key, known);
+        }
+        batch.fold(&mut self.cache, &self.mapping);
+        batch.write(&mut tx).await?;
+        store::settle_letters(&mut tx, key, None).await?;
+        tx.commit().await?;
+        self.parked.remove(key);
+        self.announce(batch);
+        Ok(count)
+    }
+}
+
+fn delivery(letter: Letter) -> Delivery {
+    let Letter { seq, trace_id, payload } = letter;
+    let envelope = serde_json::from_slice::<Envelope>(&payload)
+        .map_err(|error| format!("no envelope: {error}"));
+    Delivery { seq, trace_id, payload: payload.into(), envelope }
+}
