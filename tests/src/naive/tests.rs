@@ -1,5 +1,7 @@
 //! Worked examples, computed by hand from the page.
 
+use std::slice::from_ref;
+
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
 
@@ -159,9 +161,9 @@ fn only_a_human_touches_and_a_creation_is_no_touch() {
         "type": "create_pulse", "boardId": 9001, "pulseId": 42, "userId": 7001, "pulseName": "Dana",
         "triggerTime": "2026-03-02T10:00:00Z", "columnValues": {"status": {"label": {"index": 1, "text": "Contacted"}}}
     });
-    assert_eq!(lead(&[create.clone()]).first_touch_at, None);
-    assert_eq!(lead(&[create.clone()]).last_activity_at, Some(TEN));
-    assert_eq!(lead(&[create.clone()]).status_id, Some(1));
+    assert_eq!(lead(from_ref(&create)).first_touch_at, None);
+    assert_eq!(lead(from_ref(&create)).last_activity_at, Some(TEN));
+    assert_eq!(lead(from_ref(&create)).status_id, Some(1));
     let mut by_automation = status(1, 1, "Contacted");
     by_automation["userId"] = json!(-4);
     assert_eq!(lead(&[create.clone(), by_automation]).first_touch_at, None);
@@ -190,7 +192,7 @@ fn entry_is_what_the_api_says_or_the_creation_or_the_first_event() {
             {"id": "person", "persons_and_teams": [{"id": "7002", "kind": "person"}]}]
     });
     let entered = |events: &[Value]| (lead(events).entered_at, lead(events).entered_source);
-    assert_eq!(entered(&[seen.clone()]), (minutes(-5), EnteredSource::FirstSeen));
+    assert_eq!(entered(from_ref(&seen)), (minutes(-5), EnteredSource::FirstSeen));
     assert_eq!(entered(&[seen.clone(), create.clone()]), (TEN, EnteredSource::Created));
     let all = [seen, create, snapshot];
     assert_eq!(entered(&all), (at("2026-02-01T00:00:00Z"), EnteredSource::Api));
