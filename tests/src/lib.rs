@@ -1,1 +1,9 @@
+//! What the integration tests stand on: a naive second implementation of the specification, histories
+//! in monday.com's own payload dialect, and a harness that runs the real binaries on real servers.
 
+#![allow(clippy::expect_used, reason = "this crate is only tests; a failure of theirs is a panic")]
+
+pub mod generate;
+pub mod harness;
+pub mod naive;
+pub mod rules;

@@ -1,0 +1,224 @@
+//! The whole of Leadpulse for one test: its three real binaries on real servers, each instance private
+//! to the test and on a port of its own. When a test fails, everybody's logs are printed.
+
+mod binaries;
+mod http;
+mod postgres;
+mod service;
+mod stream;
+mod token;
+mod wait;
+
+pub use http::{Accepted, Answer};
+pub use postgres::Database;
+pub use service::Service;
+pub use stream::Message;
+pub use token::{Claims, SHORT_LIVED_TOKEN, sign_jwt};
+pub use wait::{eventually, wait_until};
+
+use std::{
+    fs,
+    process::{Command, Output},
+    time::Duration,
+};
+
+use anyhow::{Context, Result, ensure};
+use reqwest::Client;
+use xtask::servers::{Binaries, Choice, Nats, NatsOptions, Redis, RedisOptions, Scratch, Server};
+
+use crate::rules::Rules;
+
+/// Within this a condition comes true, or the test fails. Long: the machine may be busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The org of every test, and the source that its webhooks come from.
+pub const ORG: &str = "demo";
+pub const SOURCE: &str = "demo-crm";
+/// The signing secret of the source; it must never be seen in a log.
+pub const SECRET: &str = "signing-secret-that-nobody-may-see";
+
+/// What a test wants to differ from the usual.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    pub rules: Rules,
+    /// Without Redis the reads are slower, never wrong.
+    pub redis: bool,
+    /// A Postgres that the test may kill.
+    pub own_postgres: bool,
+    /// More variables for all services.
+    pub environment: Vec<(String, String)>,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { rules: Rules::default(), redis: true, own_postgres: false, environment: Vec::new() }
+    }
+}
+
+/// A running Leadpulse. The order of the fields is the order of the end: services before their servers.
+pub struct App {
+    pub ingest: Service,
+    pub projector: Service,
+    pub query_api: Service,
+    pub redis: Option<Server>,
+    pub nats: Server,
+    pub database: Database,
+    pub rules: Rules,
+    pub api_key: String,
+    pub(crate) client: Client,
+    environment: Vec<(String, String)>,
+    scratch: Scratch,
+}
+
+impl App {
+    pub async fn start() -> Self {
+        Self::start_with(Setup::default()).await
+    }
+
+    /// Starts everything and waits until each service says that it is ready.
+    pub async fn start_with(setup: Setup) -> Self {
+        match Self::try_start(setup).await {
+            Ok(app) => app,
+            Err(error) => panic!("can't start Leadpulse for the test: {error:#}"),
+        }
+    }
+
+    async fn try_start(setup: Setup) -> Result<Self> {
+        let servers = Binaries::get(Choice::from_environment()?, setup.redis, &mut |line| {
+            eprintln!("{line}");
+        })?;
+        let scratch = Scratch::new("test")?;
+        let database = Database::create(&servers, scratch.path(), setup.own_postgres).await?;
+        let nats = Nats::start(&servers, &scratch.path().join("nats"), &NatsOptions::default())?;
+        let redis = match setup.redis {
+            true => {
+                let folder = scratch.path().join("redis");
+                Some(Redis::start(&servers, &folder, &RedisOptions::default())?)
+            }
+            false => None,
+        };
+        let config = scratch.path().join("leadpulse.toml");
+        fs::write(&config, configuration(&setup.rules))?;
+
+        let mut environment = vec![
+            ("LEADPULSE_CONFIG".to_owned(), config.display().to_string()),
+            ("DATABASE_URL".to_owned(), database.url().to_owned()),
+            ("NATS_URL".to_owned(), nats.url().to_owned()),
+            ("TEST_SIGNING_SECRET".to_owned(), SECRET.to_owned()),
+        ];
+        match &redis {
+            Some(redis) => environment.push(("REDIS_URL".to_owned(), redis.url().to_owned())),
+            None => environment.push(("REDIS_ENABLED".to_owned(), "false".to_owned())),
+        }
+        environment.extend(setup.environment);
+
+        let start = |name| Service::start(name, scratch.path(), &environment);
+        // The projector first: it is the only migrator.
+        let projector = start("projector")?;
+        let (ingest, query_api) = (start("ingest")?, start("query-api")?);
+        let api_key = create_key(&environment, ORG, &[])?;
+        let client = http::client()?;
+        let app = Self {
+            ingest,
+            projector,
+            query_api,
+            redis,
+            nats,
+            database,
+            rules: setup.rules,
+            api_key,
+            client,
+            environment,
+            scratch,
+        };
+        app.wait_until_ready().await;
+        Ok(app)
+    }
+
+    pub async fn wait_until_ready(&self) {
+        for service in [&self.ingest, &self.projector, &self.query_api] {
+            let url = format!("{}/health/readiness", service.url());
+            wait_until(&format!("{} is ready", service.name()), PATIENCE, async || {
+                self.client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200)
+            })
+            .await;
+        }
+    }
+
+    /// A further API key, with these scopes or with all.
+    pub fn create_key(&self, scopes: &[&str]) -> String {
+        create_key(&self.environment, ORG, scopes).expect("a key can be created")
+    }
+
+    /// Runs one of the binaries to its end, as an operator would.
+    pub fn run(&self, binary: &str, arguments: &[&str]) -> Output {
+        run(binary, arguments, &self.environment).expect("the binary runs")
+    }
+
+    /// All that the services have written to their logs so far.
+    pub fn logs(&self) -> String {
+        let services = [&self.ingest, &self.projector, &self.query_api];
+        services.map(|service| service.log_text()).concat()
+    }
+}
+
+impl Drop for App {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for service in [&self.ingest, &self.projector, &self.query_api] {
+                eprintln!("--- log of {} ---\n{}", service.name(), service.log_text());
+            }
+            eprintln!("--- (in {}) ---", self.scratch.path().display());
+        }
+    }
+}
+
+/// Runs a binary with a bare environment: what a developer has set must not reach a test.
+pub fn run(binary: &str, arguments: &[&str], environment: &[(String, String)]) -> Result<Output> {
+    let mut command = Command::new(binaries::path(binary)?);
+    command.env_clear().envs(environment.iter().cloned()).args(arguments);
+    command.output().with_context(|| format!("can't run {binary}"))
+}
+
+fn create_key(environment: &[(String, String)], org: &str, scopes: &[&str]) -> Result<String> {
+    let mut arguments = vec!["keys", "create", "--org", org, "--name", "test"];
+    for scope in scopes {
+        arguments.extend(["--scope", scope]);
+    }
+    let output = run("query-api", &arguments, environment)?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "no API key: {said}");
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+fn configuration(rules: &Rules) -> String {
+    format!(
+        r#"
+[log]
+format = "json"
+[ingest]
+listen = "127.0.0.1:0"
+[projector]
+listen = "127.0.0.1:0"
+[query_api]
+listen = "127.0.0.1:0"
+
+[[orgs]]
+id = "{ORG}"
+time_zone = "Asia/Jerusalem"
+{rules}
+[[orgs.sources]]
+key = "{SOURCE}"
+verify = "jwt"
+secrets = [{{ label = "current", secret = "env:TEST_SIGNING_SECRET" }}]
+
+[[orgs]]
+id = "other"
+[[orgs.sources]]
+key = "other-crm"
+verify = "token"
+secrets = [{{ label = "current", secret = "env:TEST_SIGNING_SECRET" }}]
+"#,
+        rules = rules.to_toml()
+    )
+}
