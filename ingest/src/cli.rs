@@ -1,0 +1,42 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// Receives monday.com webhooks, verifies them, and answers 200 once the stream has them.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// The configuration file of all Leadpulse services.
+    #[arg(
+        long,
+        env = "LEADPULSE_CONFIG",
+        default_value = "leadpulse.toml",
+        value_name = "FILE",
+        global = true
+    )]
+    pub config: PathBuf,
+
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Receive webhooks until SIGTERM or SIGINT (the default).
+    Serve,
+    /// Report all problems of the configuration, each with its place, and find every secret.
+    CheckConfig,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ingest                                   serve, with ./leadpulse.toml
+  ingest check-config --config prod.toml   what is wrong with prod.toml?
+  NATS_URL=nats://10.0.0.5:4222 ingest     the environment wins over the file
+
+A webhook's URL is https://HOST/webhooks/monday/SOURCE, SOURCE being the `key` of one of the
+configuration's [[orgs.sources]]; with `verify = \"token\"` the token follows it: …/SOURCE/TOKEN.
+
+Exit codes: 0 done, 1 failed, 2 the configuration or the command line is wrong.";

@@ -1,0 +1,27 @@
+//! All routes of `ingest`, and what bounds a request before anybody looks into it.
+
+pub mod body;
+
+use std::sync::Arc;
+
+use axum::{Router, routing::post};
+use leadpulse_service::health::Health;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{publish::Publisher, source::Sources, webhook};
+
+/// What a request needs: who may send, and where it goes.
+#[derive(Clone)]
+pub struct Door {
+    pub sources: Arc<Sources>,
+    pub publisher: Publisher,
+}
+
+pub fn router(door: Door, health: &Health) -> Router {
+    Router::new()
+        .route("/webhooks/monday/{source}", post(webhook::receive))
+        .route("/webhooks/monday/{source}/{token}", post(webhook::receive))
+        .with_state(door)
+        .merge(health.routes())
+        .layer(CatchPanicLayer::custom(webhook::panicked))
+}

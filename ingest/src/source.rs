@@ -1,0 +1,67 @@
+//! Who may post: the sources of the configuration with their secrets, ready to verify.
+
+use std::{collections::HashMap, sync::Arc};
+
+use leadpulse_service::config::{Config, Environment, Unusable};
+
+use crate::verify::Verifier;
+
+/// One source of webhooks, of one org.
+#[derive(Debug)]
+pub struct Source {
+    pub org: String,
+    pub key: String,
+    pub(crate) verifier: Verifier,
+}
+
+#[derive(Debug)]
+pub struct Sources {
+    by_key: HashMap<String, Arc<Source>>,
+    stranger: Arc<Source>,
+}
+
+impl Sources {
+    /// Finds every secret; all that can't be found is reported together.
+    pub fn resolve(config: &Config, environment: Environment<'_>) -> Result<Self, Unusable> {
+        let mut by_key = HashMap::new();
+        let mut problems = Vec::new();
+        for org in &config.orgs {
+            for source in &org.sources {
+                match Verifier::new(&source.verify, environment) {
+                    Ok(verifier) => {
+                        let (org, key) = (org.id.clone(), source.key.clone());
+                        by_key.insert(key.clone(), Arc::new(Source { org, key, verifier }));
+                    }
+                    Err(found) => problems.extend(found),
+                }
+            }
+        }
+        let stranger = Source {
+            org: String::new(),
+            key: "unknown".to_owned(),
+            verifier: Verifier::that_refuses(),
+        };
+        match problems.is_empty() {
+            true => Ok(Self { by_key, stranger: Arc::new(stranger) }),
+            false => Err(Unusable(problems)),
+        }
+    }
+
+    /// The source of a URL. A key that nobody has gives a source that refuses everything, and takes as
+    /// long about it as a real one: the time of an answer must not tell which keys exist.
+    pub fn of(&self, key: &str) -> Arc<Source> {
+        Arc::clone(self.by_key.get(key).unwrap_or(&self.stranger))
+    }
+
+    pub fn is_stranger(&self, source: &Arc<Source>) -> bool {
+        Arc::ptr_eq(source, &self.stranger)
+    }
+
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}

@@ -1,0 +1,68 @@
+//! An unguessable last segment of the URL: all that a webhook of a personal token has.
+
+use chrono::{DateTime, Utc};
+use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+
+use super::{Keyed, Rejected, Secret};
+
+#[derive(Debug)]
+pub(crate) struct PathToken {
+    /// Digests have one length, so comparing them tells nothing about the token's.
+    digests: Vec<Keyed<[u8; 32]>>,
+}
+
+impl PathToken {
+    pub(super) fn new(secrets: &[Secret]) -> Self {
+        let digests = secrets.iter().map(|secret| Keyed::new(secret, digest(&secret.secret)));
+        Self { digests: digests.collect() }
+    }
+
+    pub(super) fn check(
+        &self,
+        token: Option<&SecretString>,
+        now: DateTime<Utc>,
+    ) -> Result<(), Rejected> {
+        let given = digest(token.ok_or(Rejected::Missing)?);
+        let mut known = Choice::from(0);
+        for secret in self.digests.iter().filter(|secret| secret.holds_at(now)) {
+            known |= secret.key.ct_eq(&given);
+        }
+        bool::from(known).then_some(()).ok_or(Rejected::Signature)
+    }
+}
+
+fn digest(secret: &SecretString) -> [u8; 32] {
+    Sha256::digest(secret.expose_secret()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str, until: Option<&str>) -> Secret {
+        let until = until.map(|at| leadpulse_nats::instant::parse(at).unwrap());
+        Secret { label: "x".into(), secret: SecretString::from(text.to_owned()), until }
+    }
+
+    #[test]
+    fn only_a_current_token_is_known() {
+        let verifier = PathToken::new(&[
+            secret("old-token", Some("2026-03-01T00:00:00Z")),
+            secret("new-token", None),
+        ]);
+        let at = |text| leadpulse_nats::instant::parse(text).unwrap();
+        let check =
+            |token: &str, now| verifier.check(Some(&SecretString::from(token.to_owned())), at(now));
+        let (before, after) = ("2026-02-28T23:59:59Z", "2026-03-01T00:00:01Z");
+        assert_eq!(check("old-token", before), Ok(()));
+        assert_eq!(check("new-token", before), Ok(()));
+        assert_eq!(check("old-token", after), Err(Rejected::Signature));
+        assert_eq!(check("new-token", after), Ok(()));
+        for wrong in ["", "new-toke", "new-token ", "new-tokeN"] {
+            assert_eq!(check(wrong, after), Err(Rejected::Signature), "{wrong}");
+        }
+        assert_eq!(verifier.check(None, at(after)), Err(Rejected::Missing));
+    }
+}

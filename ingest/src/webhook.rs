@@ -1,0 +1,132 @@
+//! The life of one webhook: read, answer a challenge, verify, understand, publish, answer.
+
+use std::{any::Any, collections::HashMap, time::Instant};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, State},
+    http::{HeaderMap, Request, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use chrono::Utc;
+use leadpulse_nats::Kind;
+use leadpulse_service::trace::{TRACEPARENT, TraceContext};
+use metrics::{counter, gauge, histogram};
+use secrecy::SecretString;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    answer::Refusal,
+    event::Record,
+    http::{Door, body},
+    publish::Stored,
+    verify::{Proof, Unverified},
+};
+
+mod challenge;
+
+use challenge::Challenge;
+
+/// What a webhook came to.
+enum Done {
+    Challenge(Challenge),
+    Stored(Stored, Kind),
+}
+
+pub async fn receive(
+    State(door): State<Door>,
+    Path(mut path): Path<HashMap<String, String>>,
+    request: Request<Body>,
+) -> Response {
+    let began = Instant::now();
+    let open = gauge!("ingest_webhooks_in_flight");
+    open.increment(1);
+    let source = door.sources.of(path.get("source").map_or("", String::as_str));
+    let (parts, body) = request.into_parts();
+    let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
+    let proof = Proof {
+        authorization: text(&parts.headers, header::AUTHORIZATION.as_str()).map(SecretString::from),
+        token: path.remove("token").map(SecretString::from),
+    };
+    let handled = async {
+        check_encoding(&parts.headers)?;
+        let body = body::read(body).await?;
+        let stranger = door.sources.is_stranger(&source);
+        if let (false, Some(challenge)) = (stranger, Challenge::of(&body)) {
+            return Ok(Done::Challenge(challenge));
+        }
+        let received_at = Utc::now();
+        let source = source.clone();
+        let unverified = Unverified { source, body, received_at, proof };
+        let verified = match unverified.verify() {
+            Ok(verified) => verified,
+            Err(_) if stranger => return Err(Refusal::UnknownSource),
+            Err(rejected) => return Err(Refusal::Unauthorized(rejected)),
+        };
+        let record = Record::of(&verified)?;
+        let stored = door.publisher.publish(&record, &trace).await?;
+        Ok(Done::Stored(stored, record.kind().clone()))
+    };
+    let outcome = handled.await;
+    open.decrement(1);
+    account(&source.key, &trace, began, &outcome);
+    match outcome {
+        Ok(Done::Challenge(challenge)) => Json(challenge).into_response(),
+        Ok(Done::Stored(stored, _)) => stored.into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// Bodies are kept byte for byte and verified as they come: nothing is unpacked here.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+    let plain = headers
+        .get_all(header::CONTENT_ENCODING)
+        .iter()
+        .all(|encoding| encoding.as_bytes().eq_ignore_ascii_case(b"identity"));
+    plain.then_some(()).ok_or(Refusal::Encoding)
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}
+
+/// One line and three figures for each webhook. Never in them: headers, tokens, secrets, bodies.
+fn account(source: &str, trace: &TraceContext, began: Instant, outcome: &Result<Done, Refusal>) {
+    let (outcome_label, reason) = match outcome {
+        Ok(Done::Challenge(_)) => ("challenge", "none"),
+        Ok(Done::Stored(stored, _)) if stored.duplicate => ("duplicate", "none"),
+        Ok(Done::Stored(..)) => ("stored", "none"),
+        Err(refusal) if refusal.status().is_server_error() => ("unavailable", refusal.reason()),
+        Err(refusal) => ("refused", refusal.reason()),
+    };
+    let elapsed = began.elapsed();
+    let labels = [
+        ("source", source.to_owned()),
+        ("outcome", outcome_label.to_owned()),
+        ("reason", reason.to_owned()),
+    ];
+    counter!("ingest_webhooks_total", &labels).increment(1);
+    histogram!("ingest_webhook_duration_seconds", "outcome" => outcome_label).record(elapsed);
+    let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
+    let trace_id = trace.trace_id_hex();
+    match outcome {
+        Ok(Done::Challenge(_)) => info!(source, trace_id, "challenge answered"),
+        Ok(Done::Stored(stored, kind)) => {
+            counter!("ingest_events_total", "kind" => kind.token().to_owned()).increment(1);
+            let (seq, duplicate, kind) = (stored.seq, stored.duplicate, kind.token());
+            debug!(source, kind, seq, duplicate, duration_us, trace_id, "event stored");
+        }
+        Err(refusal) if refusal.status().is_server_error() => {
+            warn!(source, reason, duration_us, trace_id, "webhook not stored: {reason}");
+        }
+        Err(_) => info!(source, reason, duration_us, trace_id, "webhook refused: {reason}"),
+    }
+}
+
+/// The end of a request that hit a bug: counted and answered so that monday.com tries again.
+pub fn panicked(_cause: Box<dyn Any + Send + 'static>) -> Response {
+    counter!("ingest_panics_total").increment(1);
+    error!("a request panicked; the backtrace is on stderr");
+    StatusCode::INTERNAL_SERVER_ERROR.into_response()
+}
