@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::{Router, routing::post};
 use leadpulse_service::health::Health;
+use metrics::Gauge;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{publish::Publisher, source::Sources, webhook};
@@ -24,4 +25,20 @@ pub fn router(door: Door, health: &Health) -> Router {
         .with_state(door)
         .merge(health.routes())
         .layer(CatchPanicLayer::custom(webhook::panicked))
+}
+
+/// One more in flight, until it is dropped: a client that goes away takes its request with it.
+pub(crate) struct InFlight(Gauge);
+
+impl InFlight {
+    pub(crate) fn count(gauge: Gauge) -> Self {
+        gauge.increment(1);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1);
+    }
 }

@@ -23,7 +23,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{answer::Refusal, event::Record, stream::Broker};
+use crate::{answer::Refusal, event::Record, http::InFlight, stream::Broker};
 
 /// How long an acknowledgement may take before the record is sent once more. A healthy broker needs
 /// milliseconds, one that was just restarted has forgotten what it was asked.
@@ -67,11 +67,8 @@ impl Publisher {
     pub async fn publish(&self, record: &Record, trace: &TraceContext) -> Result<Stored, Refusal> {
         let deadline = Instant::now() + self.answer_within;
         let _permit = self.permits.try_acquire().map_err(|_| Refusal::Overloaded)?;
-        let in_flight = gauge!("ingest_publishes_in_flight");
-        in_flight.increment(1);
-        let outcome = self.publish_until(deadline, record, trace).await;
-        in_flight.decrement(1);
-        outcome
+        let _counted = InFlight::count(gauge!("ingest_publishes_in_flight"));
+        self.publish_until(deadline, record, trace).await
     }
 
     async fn publish_until(

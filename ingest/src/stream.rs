@@ -26,6 +26,7 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 const RECONNECT_EVERY: Duration = Duration::from_millis(500);
 /// How often the health of the broker is looked at, and how long it may take to answer.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(100);
 const LOOK_WITHIN: Duration = Duration::from_secs(2);
 /// An acknowledgement that nobody waits for any more is forgotten after this time.
 const FORGET_AFTER: Duration = Duration::from_secs(5);
@@ -88,7 +89,7 @@ impl Broker {
                     health.down(reason);
                 }
             }
-            tokio::time::sleep(LOOK_EVERY).await;
+            tokio::time::sleep(if was_up { LOOK_EVERY } else { LOOK_AGAIN_AFTER }).await;
         }
     }
 
@@ -107,16 +108,14 @@ impl Broker {
         let name = &definition.name;
         let missing = match self.jetstream.get_stream(name).await {
             Ok(_) => return Ok(()),
-            Err(error) => match error.kind() {
-                GetStreamErrorKind::JetStream(error)
-                    if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND =>
-                {
-                    true
-                }
-                _ => false,
-            },
+            Err(error) => error.kind(),
         };
-        if !missing {
+        let absent = matches!(
+            missing,
+            GetStreamErrorKind::JetStream(error)
+                if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND
+        );
+        if !absent {
             return Err(format!("the stream {name} does not answer"));
         }
         match self.jetstream.create_stream(definition).await {

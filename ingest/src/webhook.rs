@@ -19,7 +19,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     answer::Refusal,
     event::Record,
-    http::{Door, body},
+    http::{Door, InFlight, body},
     publish::Stored,
     verify::{Proof, Unverified},
 };
@@ -40,8 +40,7 @@ pub async fn receive(
     request: Request<Body>,
 ) -> Response {
     let began = Instant::now();
-    let open = gauge!("ingest_webhooks_in_flight");
-    open.increment(1);
+    let _counted = InFlight::count(gauge!("ingest_webhooks_in_flight"));
     let source = door.sources.of(path.get("source").map_or("", String::as_str));
     let (parts, body) = request.into_parts();
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
@@ -69,7 +68,6 @@ pub async fn receive(
         Ok(Done::Stored(stored, record.kind().clone()))
     };
     let outcome = handled.await;
-    open.decrement(1);
     account(&source.key, &trace, began, &outcome);
     match outcome {
         Ok(Done::Challenge(challenge)) => Json(challenge).into_response(),
