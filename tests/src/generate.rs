@@ -26,7 +26,7 @@ const HOUR: Micros = 60 * MINUTE;
 const DAY: Micros = 24 * HOUR;
 
 /// The agents of every history; each is also somebody who does things.
-pub const AGENTS: [i64; 6] = [7001, 7002, 7003, 7004, 7005, 90_071_992_547_409_93];
+pub const AGENTS: [i64; 6] = [7001, 7002, 7003, 7004, 7005, 9_007_199_254_740_993];
 
 /// A board that no rules map.
 pub const UNMAPPED_BOARD: i64 = 9777;

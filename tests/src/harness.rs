@@ -22,7 +22,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use reqwest::Client;
 use xtask::servers::{Binaries, Choice, Nats, NatsOptions, Redis, RedisOptions, Scratch, Server};
 
@@ -55,19 +55,78 @@ impl Default for Setup {
     }
 }
 
+/// The servers of one test and the configuration of its services: what they are started on.
+pub struct Ground {
+    pub redis: Option<Server>,
+    pub nats: Server,
+    pub database: Database,
+    pub rules: Rules,
+    environment: Vec<(String, String)>,
+    scratch: Scratch,
+}
+
+impl Ground {
+    /// Starts the servers; no service yet.
+    pub async fn prepare(setup: Setup) -> Result<Self> {
+        let servers = Binaries::get(Choice::from_environment()?, setup.redis, &mut |line| {
+            eprintln!("{line}");
+        })?;
+        let scratch = Scratch::new("test")?;
+        let database = Database::create(&servers, scratch.path(), setup.own_postgres).await?;
+        let nats = Nats::start(&servers, &scratch.path().join("nats"), &NatsOptions::default())?;
+        let folder = scratch.path().join("redis");
+        let redis = setup
+            .redis
+            .then(|| Redis::start(&servers, &folder, &RedisOptions::default()))
+            .transpose()?;
+        let config = scratch.path().join("leadpulse.toml");
+        fs::write(&config, configuration(&setup.rules))?;
+
+        let mut environment = vec![
+            ("LEADPULSE_CONFIG".to_owned(), config.display().to_string()),
+            ("DATABASE_URL".to_owned(), database.url().to_owned()),
+            ("NATS_URL".to_owned(), nats.url().to_owned()),
+            ("TEST_SIGNING_SECRET".to_owned(), SECRET.to_owned()),
+        ];
+        match &redis {
+            Some(redis) => environment.push(("REDIS_URL".to_owned(), redis.url().to_owned())),
+            None => environment.push(("REDIS_ENABLED".to_owned(), "false".to_owned())),
+        }
+        environment.extend(setup.environment);
+        Ok(Self { redis, nats, database, rules: setup.rules, environment, scratch })
+    }
+
+    /// Starts one of the services and waits until it listens.
+    pub fn start(&self, name: &'static str) -> Result<Service> {
+        Service::start(name, self.scratch.path(), &self.environment)
+    }
+
+    /// Runs one of the binaries to its end, as an operator would.
+    pub fn run(&self, binary: &str, arguments: &[&str]) -> Output {
+        run(binary, arguments, &self.environment).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// A new API key with these scopes, or with all.
+    pub fn create_key(&self, org: &str, scopes: &[&str]) -> String {
+        let mut arguments = vec!["keys", "create", "--org", org, "--name", "test"];
+        for scope in scopes {
+            arguments.extend(["--scope", scope]);
+        }
+        let output = self.run("query-api", &arguments);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "no API key: {said}");
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    }
+}
+
 /// A running Leadpulse. The order of the fields is the order of the end: services before their servers.
 pub struct App {
     pub ingest: Service,
     pub projector: Service,
     pub query_api: Service,
-    pub redis: Option<Server>,
-    pub nats: Server,
-    pub database: Database,
-    pub rules: Rules,
+    pub ground: Ground,
     pub api_key: String,
-    pub(crate) client: Client,
-    environment: Vec<(String, String)>,
-    scratch: Scratch,
+    client: Client,
 }
 
 impl App {
@@ -84,59 +143,20 @@ impl App {
     }
 
     async fn try_start(setup: Setup) -> Result<Self> {
-        let servers = Binaries::get(Choice::from_environment()?, setup.redis, &mut |line| {
-            eprintln!("{line}");
-        })?;
-        let scratch = Scratch::new("test")?;
-        let database = Database::create(&servers, scratch.path(), setup.own_postgres).await?;
-        let nats = Nats::start(&servers, &scratch.path().join("nats"), &NatsOptions::default())?;
-        let redis = match setup.redis {
-            true => {
-                let folder = scratch.path().join("redis");
-                Some(Redis::start(&servers, &folder, &RedisOptions::default())?)
-            }
-            false => None,
-        };
-        let config = scratch.path().join("leadpulse.toml");
-        fs::write(&config, configuration(&setup.rules))?;
-
-        let mut environment = vec![
-            ("LEADPULSE_CONFIG".to_owned(), config.display().to_string()),
-            ("DATABASE_URL".to_owned(), database.url().to_owned()),
-            ("NATS_URL".to_owned(), nats.url().to_owned()),
-            ("TEST_SIGNING_SECRET".to_owned(), SECRET.to_owned()),
-        ];
-        match &redis {
-            Some(redis) => environment.push(("REDIS_URL".to_owned(), redis.url().to_owned())),
-            None => environment.push(("REDIS_ENABLED".to_owned(), "false".to_owned())),
-        }
-        environment.extend(setup.environment);
-
-        let start = |name| Service::start(name, scratch.path(), &environment);
+        let ground = Ground::prepare(setup).await?;
         // The projector first: it is the only migrator.
-        let projector = start("projector")?;
-        let (ingest, query_api) = (start("ingest")?, start("query-api")?);
-        let api_key = create_key(&environment, ORG, &[])?;
+        let projector = ground.start("projector")?;
+        let (ingest, query_api) = (ground.start("ingest")?, ground.start("query-api")?);
         let client = http::client()?;
-        let app = Self {
-            ingest,
-            projector,
-            query_api,
-            redis,
-            nats,
-            database,
-            rules: setup.rules,
-            api_key,
-            client,
-            environment,
-            scratch,
-        };
+        let api_key = String::new();
+        let mut app = Self { ingest, projector, query_api, ground, api_key, client };
         app.wait_until_ready().await;
+        app.api_key = app.ground.create_key(ORG, &[]);
         Ok(app)
     }
 
     pub async fn wait_until_ready(&self) {
-        for service in [&self.ingest, &self.projector, &self.query_api] {
+        for service in self.services() {
             let url = format!("{}/health/readiness", service.url());
             wait_until(&format!("{} is ready", service.name()), PATIENCE, async || {
                 self.client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200)
@@ -145,31 +165,13 @@ impl App {
         }
     }
 
-    /// A further API key, with these scopes or with all.
-    pub fn create_key(&self, scopes: &[&str]) -> String {
-        create_key(&self.environment, ORG, scopes).expect("a key can be created")
-    }
-
-    /// Runs one of the binaries to its end, as an operator would.
-    pub fn run(&self, binary: &str, arguments: &[&str]) -> Output {
-        run(binary, arguments, &self.environment).expect("the binary runs")
+    pub fn services(&self) -> [&Service; 3] {
+        [&self.ingest, &self.projector, &self.query_api]
     }
 
     /// All that the services have written to their logs so far.
     pub fn logs(&self) -> String {
-        let services = [&self.ingest, &self.projector, &self.query_api];
-        services.map(|service| service.log_text()).concat()
-    }
-}
-
-impl Drop for App {
-    fn drop(&mut self) {
-        if std::thread::panicking() {
-            for service in [&self.ingest, &self.projector, &self.query_api] {
-                eprintln!("--- log of {} ---\n{}", service.name(), service.log_text());
-            }
-            eprintln!("--- (in {}) ---", self.scratch.path().display());
-        }
+        self.services().map(Service::log_text).concat()
     }
 }
 
@@ -178,17 +180,6 @@ pub fn run(binary: &str, arguments: &[&str], environment: &[(String, String)]) -
     let mut command = Command::new(binaries::path(binary)?);
     command.env_clear().envs(environment.iter().cloned()).args(arguments);
     command.output().with_context(|| format!("can't run {binary}"))
-}
-
-fn create_key(environment: &[(String, String)], org: &str, scopes: &[&str]) -> Result<String> {
-    let mut arguments = vec!["keys", "create", "--org", org, "--name", "test"];
-    for scope in scopes {
-        arguments.extend(["--scope", scope]);
-    }
-    let output = run("query-api", &arguments, environment)?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "no API key: {said}");
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
 fn configuration(rules: &Rules) -> String {

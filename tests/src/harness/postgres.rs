@@ -24,7 +24,7 @@ enum Home {
     /// The one of this process; it ends with the last test that runs.
     Process { _server: Arc<SharedServer> },
     /// The test's own.
-    Own(Server),
+    Own(Box<Server>),
 }
 
 struct SharedServer {
@@ -39,7 +39,7 @@ impl Database {
         let (admin_url, home) = if own {
             let server =
                 Postgres::start(servers, &folder.join("postgres"), &PostgresOptions::test())?;
-            (server.url().to_owned(), Home::Own(server))
+            (server.url().to_owned(), Home::Own(Box::new(server)))
         } else if let Ok(url) = env::var("LEADPULSE_TEST_POSTGRES_URL") {
             (url, Home::Everybodys)
         } else {

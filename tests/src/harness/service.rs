@@ -78,6 +78,14 @@ impl Service {
     }
 }
 
+impl Drop for Service {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- log of {} ---\n{}", self.name, self.log_text());
+        }
+    }
+}
+
 fn launch(name: &str, log: &Path, environment: &[(String, String)]) -> Result<(Process, String)> {
     let mut command = Command::new(binaries::path(name)?);
     command.env_clear().envs(environment.iter().cloned());

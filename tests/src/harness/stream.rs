@@ -5,7 +5,7 @@ use async_nats::jetstream;
 use chrono::DateTime;
 use serde_json::{Value, value::RawValue};
 
-use super::{App, PATIENCE, eventually};
+use super::{Ground, PATIENCE, eventually};
 use crate::naive::{Arrival, Micros};
 
 /// One message of the stream, taken apart.
@@ -27,7 +27,7 @@ impl Message {
     }
 }
 
-impl App {
+impl Ground {
     /// The whole stream of events, in its order.
     pub async fn stream(&self) -> Vec<Message> {
         eventually("the stream can be read", PATIENCE, async || self.try_stream().await.ok()).await
