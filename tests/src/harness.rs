@@ -182,7 +182,8 @@ pub fn run(binary: &str, arguments: &[&str], environment: &[(String, String)]) -
     command.output().with_context(|| format!("can't run {binary}"))
 }
 
-fn configuration(rules: &Rules) -> String {
+/// The `leadpulse.toml` of a test.
+pub fn configuration(rules: &Rules) -> String {
     format!(
         r#"
 [log]
