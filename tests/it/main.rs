@@ -3,3 +3,4 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure of a test is a panic")]
 
 mod fold;
+mod projector;

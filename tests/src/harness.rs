@@ -4,6 +4,7 @@
 mod binaries;
 mod http;
 mod postgres;
+mod projection;
 mod service;
 mod stream;
 mod token;
@@ -11,6 +12,7 @@ mod wait;
 
 pub use http::{Accepted, Answer};
 pub use postgres::Database;
+pub use projection::{Projection, create_stream};
 pub use service::Service;
 pub use stream::Message;
 pub use token::{Claims, SHORT_LIVED_TOKEN, sign_jwt};
@@ -99,6 +101,13 @@ impl Ground {
     /// Starts one of the services and waits until it listens.
     pub fn start(&self, name: &'static str) -> Result<Service> {
         Service::start(name, self.scratch.path(), &self.environment)
+    }
+
+    /// Starts one more of a service, with a log of its own.
+    pub fn start_as(&self, name: &'static str, instance: &str) -> Result<Service> {
+        let folder = self.scratch.path().join(instance);
+        fs::create_dir_all(&folder)?;
+        Service::start(name, &folder, &self.environment)
     }
 
     /// Runs one of the binaries to its end, as an operator would.

@@ -10,6 +10,7 @@ mod instant;
 mod kpis;
 mod lead;
 mod metrics;
+pub mod tables;
 mod user;
 mod value;
 

@@ -49,6 +49,12 @@ impl Service {
         &mut self.process
     }
 
+    /// Sets a variable for its next start.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
     pub fn kill9(&mut self) {
         self.process.kill9();
     }

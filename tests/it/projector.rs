@@ -1,0 +1,33 @@
+//! The projector over a real stream and a real Postgres: the right rows, whatever is killed when.
+
+mod access;
+mod crashes;
+mod faults;
+mod owners;
+mod poison;
+mod rows;
+mod windows;
+
+use tests::{
+    generate::{Size, seeded_history},
+    harness::Setup,
+    rules::Rules,
+};
+
+/// A random history of this many items and events, and its retries and twins.
+fn history(items: i64, events: usize, seed: u64) -> Vec<String> {
+    let now = chrono::Utc::now().timestamp_micros();
+    let size = Size { items, events: events..events + 1 };
+    seeded_history(&Rules::default(), &size, now, seed)
+}
+
+/// Without Redis: the projector knows none.
+fn setup(environment: &[(&str, &str)]) -> Setup {
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    Setup { redis: false, environment: environment.iter().map(own).collect(), ..Setup::default() }
+}
+
+/// The full length of a test is for `--long`; every run has a short one.
+fn long(full: usize, short: usize) -> usize {
+    if std::env::var_os("LEADPULSE_LONG").is_some() { full } else { short }
+}

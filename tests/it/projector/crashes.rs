@@ -1,0 +1,116 @@
+use std::{process::Command, time::Duration};
+
+use tests::harness::{PATIENCE, Projection, wait_until};
+use xtask::servers::Server;
+
+use super::{history, long, setup};
+
+/// Every await of the commit path.
+const STEPS: &[&str] = &[
+    "lane-begin",
+    "lane-position",
+    "lane-rows",
+    "lane-marks",
+    "lane-commit",
+    "lane-committed",
+    "agents-marks",
+    "agents-commit",
+    "agents-committed",
+];
+
+#[tokio::test]
+async fn killed_at_any_step_of_a_commit_nothing_is_lost_and_nothing_counts_twice() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    let history = history(20, 450, 6);
+    let parts = history.chunks(history.len().div_ceil(STEPS.len()));
+    for (index, (step, part)) in STEPS.iter().zip(parts).enumerate() {
+        projection.projector.kill9();
+        // The first time that the step comes, or a later one.
+        projection.projector.set("FAILPOINTS", &format!("{step}={}*off->return", index % 3));
+        projection.projector.restart().unwrap();
+        projection.publish(part).await;
+        for single in part.iter().take(3) {
+            // Work for another commit, in case the batch was one.
+            projection.publish(std::slice::from_ref(&touched(single, index))).await;
+        }
+        let process = std::cell::RefCell::new(projection.projector.process());
+        let died = async || process.borrow_mut().ended().is_some();
+        wait_until(&format!("the projector dies at {step}"), PATIENCE, died).await;
+        projection.projector.set("FAILPOINTS", "");
+        projection.projector.restart().unwrap();
+        projection.check().await;
+    }
+}
+
+/// A new event on the same item as this one.
+fn touched(event: &str, salt: usize) -> String {
+    let mut event: serde_json::Value = serde_json::from_str(event).unwrap();
+    event["subscriptionId"] = (900_000 + salt).into();
+    event.to_string()
+}
+
+#[tokio::test]
+async fn random_kills_of_projector_postgres_and_nats_lose_nothing() {
+    let mut projection =
+        Projection::start(tests::harness::Setup { own_postgres: true, ..setup(&[]) }).await;
+    let kills = long(200, 9);
+    for (round, part) in history(40, kills * 25, 7).chunks(25).enumerate() {
+        projection.publish(part).await;
+        match (round * 7 + 3) % 3 {
+            0 => projection.projector.kill_and_restart(),
+            1 => kill_and_restart(projection.ground.database.server()),
+            _ => kill_and_restart(&mut projection.ground.nats),
+        }
+        if round % 20 == 19 {
+            projection.check().await;
+        }
+    }
+    projection.check().await;
+}
+
+fn kill_and_restart(server: &mut Server) {
+    server.kill9();
+    server.restart().unwrap();
+}
+
+#[tokio::test]
+async fn sigterm_commits_releases_and_exits_within_two_seconds() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(10, 200, 8)).await;
+    projection.settle().await;
+    assert!(projection.projector.stop(Duration::from_secs(2)), "it does not exit in time");
+    let expired: bool = sqlx::query_scalar("select expires_at <= now() from projection_lease")
+        .fetch_one(&projection.ground.database.pool)
+        .await
+        .unwrap();
+    assert!(expired, "the lease is not released");
+}
+
+#[tokio::test]
+async fn a_frozen_owner_that_thaws_can_not_write() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(10, 100, 9)).await;
+    projection.settle().await;
+    let standby = projection.ground.start_as("projector", "standby").unwrap();
+    signal(projection.projector.pid(), "-STOP");
+    projection.publish(&history(10, 100, 10)).await;
+    projection.check().await;
+    signal(projection.projector.pid(), "-CONT");
+    projection.publish(&history(10, 100, 11)).await;
+    projection.check().await;
+    assert_eq!(fence(&projection).await, 2, "the lease changed hands once");
+    drop(standby);
+}
+
+async fn fence(projection: &Projection) -> i64 {
+    sqlx::query_scalar("select fence from projection_lease")
+        .fetch_one(&projection.ground.database.pool)
+        .await
+        .unwrap()
+}
+
+fn signal(pid: u32, signal: &str) {
+    let status = Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
+    assert!(status.success());
+}

@@ -1,0 +1,59 @@
+use leadpulse_nats::streams;
+use tests::harness::{PATIENCE, Projection, create_stream, eventually};
+
+use super::{history, setup};
+
+/// Why the projector is not ready, once it says so.
+async fn fault(projection: &Projection, wanted: &str) -> String {
+    let url = format!("{}/health/readiness", projection.projector.url());
+    eventually(&format!("the projector reports: {wanted}"), PATIENCE, async || {
+        let answer = reqwest::get(&url).await.ok()?;
+        let text = answer.text().await.ok()?;
+        text.contains(wanted).then_some(text)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_recreated_stream_is_a_fault_and_never_a_skip() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(10, 100, 14)).await;
+    projection.check().await;
+    let before = projection.leads().await;
+    projection.jetstream().await.delete_stream(streams::EVENTS).await.unwrap();
+    create_stream(&projection.ground).await;
+    let known = std::mem::take(&mut projection.arrivals);
+    projection.publish(&history(10, 300, 15)).await;
+    fault(&projection, "was recreated").await;
+    projection.projector.kill_and_restart();
+    fault(&projection, "was recreated").await;
+    assert_eq!(projection.leads().await, before, "nothing of the new stream was applied");
+    drop(known);
+}
+
+#[tokio::test]
+async fn a_stream_trimmed_below_the_position_is_a_fault_and_never_a_skip() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(10, 100, 16)).await;
+    projection.settle().await;
+    projection.projector.kill9();
+    let before = projection.leads().await;
+    projection.publish(&history(10, 100, 17)).await;
+    let stream = projection.jetstream().await.get_stream(streams::EVENTS).await.unwrap();
+    stream.purge().sequence(projection.last_seq() - 5).await.unwrap();
+    projection.projector.restart().unwrap();
+    fault(&projection, "events between them are gone").await;
+    assert_eq!(projection.leads().await, before);
+}
+
+#[tokio::test]
+async fn a_purge_of_what_is_applied_is_no_fault() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(10, 100, 18)).await;
+    projection.settle().await;
+    let stream = projection.jetstream().await.get_stream(streams::EVENTS).await.unwrap();
+    stream.purge().sequence(projection.last_seq()).await.unwrap();
+    projection.projector.kill_and_restart();
+    projection.publish(&history(10, 100, 19)).await;
+    projection.check().await;
+}

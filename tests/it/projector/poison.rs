@@ -1,0 +1,114 @@
+use serde_json::json;
+use tests::harness::{PATIENCE, Projection, eventually};
+
+use super::setup;
+
+fn named(item: i64, name: &str, n: usize) -> String {
+    json!({
+        "type": "update_name", "boardId": 9001, "pulseId": item, "userId": 7, "groupId": "topics",
+        "value": { "name": name }, "triggerTime": format!("2026-03-02T10:00:{:02}.000Z", n % 60),
+        "subscriptionId": 1, "triggerUuid": format!("{item}-{n}"),
+    })
+    .to_string()
+}
+
+async fn execute(projection: &Projection, sql: &'static str) {
+    sqlx::query(sql).execute(&projection.ground.database.pool).await.unwrap();
+}
+
+async fn letters(projection: &Projection) -> Vec<(i64, String)> {
+    sqlx::query_as("select seq, reason from dead_letter where resolved_at is null order by seq")
+        .fetch_all(&projection.ground.database.pool)
+        .await
+        .unwrap()
+}
+
+/// Postgres refuses one name: data that can't be written, made by hand.
+const POISON: &str = "alter table lead_fact add constraint poison check (name <> 'poison')";
+
+#[tokio::test]
+async fn one_bad_event_among_a_thousand_leads_parks_its_lead_and_a_retry_heals_it() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    execute(&projection, POISON).await;
+    let mut events: Vec<String> = (0..1000).map(|item| named(item, "good", 0)).collect();
+    events.insert(500, named(77, "poison", 1));
+    events.push(named(77, "good again", 2));
+    events.push(named(78, "other", 3));
+    projection.publish(&events).await;
+    projection.settle().await;
+    let parked = letters(&projection).await;
+    assert_eq!(parked.len(), 2, "the event and the later one of its lead: {parked:?}");
+    assert_eq!(
+        projection.leads().await[&(9001, 77)].name.as_deref(),
+        Some("good"),
+        "as before the poison"
+    );
+    assert_eq!(
+        projection.leads().await[&(9001, 78)].name.as_deref(),
+        Some("other"),
+        "others go on"
+    );
+
+    // What comes later waits behind them, also after a restart.
+    projection.projector.kill_and_restart();
+    projection.publish(&[named(77, "last", 4)]).await;
+    projection.settle().await;
+    assert_eq!(letters(&projection).await.len(), 3);
+
+    execute(&projection, "alter table lead_fact drop constraint poison").await;
+    execute(&projection, "update dead_letter set retry_requested_at = now()").await;
+    eventually("the letters are applied", PATIENCE, async || {
+        letters(&projection).await.is_empty().then_some(())
+    })
+    .await;
+    projection.check().await;
+}
+
+#[tokio::test]
+async fn a_retry_that_is_refused_again_leaves_the_letters_in_order() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    execute(&projection, POISON).await;
+    projection.publish(&[named(1, "good", 0), named(1, "poison", 1), named(1, "poison", 2)]).await;
+    projection.settle().await;
+    let before = letters(&projection).await;
+    execute(&projection, "update dead_letter set retry_requested_at = now()").await;
+    eventually("the request is answered", PATIENCE, async || {
+        let open: i64 = sqlx::query_scalar(
+            "select count(*) from dead_letter where retry_requested_at is not null",
+        )
+        .fetch_one(&projection.ground.database.pool)
+        .await
+        .ok()?;
+        (open == 0).then_some(())
+    })
+    .await;
+    let after = letters(&projection).await;
+    let seqs =
+        |letters: &[(i64, String)]| letters.iter().map(|letter| letter.0).collect::<Vec<_>>();
+    assert_eq!(seqs(&after), seqs(&before));
+}
+
+#[tokio::test]
+async fn a_systemic_fault_pauses_the_projection_and_fills_no_table() {
+    let mut projection =
+        Projection::start(setup(&[("LEADPULSE_PROJECTOR_PARKED_LEADS_LIMIT", "10")])).await;
+    projection.settle().await;
+    execute(&projection, "alter table lead_fact add constraint poison check (name is null)").await;
+    projection.publish(&(0..100).map(|item| named(item, "x", 0)).collect::<Vec<_>>()).await;
+    let url = format!("{}/health/readiness", projection.projector.url());
+    eventually("the projector pauses", PATIENCE, async || {
+        let text = reqwest::get(&url).await.ok()?.text().await.ok()?;
+        text.contains("leads were refused").then_some(())
+    })
+    .await;
+    assert!(letters(&projection).await.len() <= 10);
+    execute(&projection, "alter table lead_fact drop constraint poison").await;
+    execute(&projection, "update dead_letter set retry_requested_at = now()").await;
+    eventually("everything is applied", PATIENCE, async || {
+        letters(&projection).await.is_empty().then_some(())
+    })
+    .await;
+    projection.check().await;
+}

@@ -1,0 +1,57 @@
+use tests::harness::Projection;
+
+use super::{history, setup};
+
+#[tokio::test]
+async fn a_random_history_gives_the_rows_of_the_naive_implementation() {
+    for seed in [1, 2, 3] {
+        let mut projection = Projection::start(setup(&[])).await;
+        projection.publish(&history(12, 400, seed)).await;
+        projection.check().await;
+    }
+}
+
+#[tokio::test]
+async fn the_number_of_lanes_can_change_between_runs() {
+    let mut projection = Projection::start(setup(&[])).await;
+    let mut expected = 2;
+    for (part, lanes) in history(30, 600, 4).chunks(200).zip(["5", "1", "3", "3"]) {
+        projection.publish(part).await;
+        projection.settle().await;
+        assert_eq!(lanes_of(&projection).await, expected);
+        projection.projector.set("LEADPULSE_PROJECTOR_LANES", lanes);
+        projection.projector.kill_and_restart();
+        expected = lanes.parse().unwrap();
+    }
+    projection.check().await;
+}
+
+async fn lanes_of(projection: &Projection) -> i64 {
+    let count = "select count(*) from checkpoint where projection = 'main'";
+    sqlx::query_scalar(count).fetch_one(&projection.ground.database.pool).await.unwrap()
+}
+
+#[tokio::test]
+async fn applying_the_whole_stream_again_changes_no_byte() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(12, 300, 5)).await;
+    projection.check().await;
+    let before = bytes(&projection).await;
+    projection.projector.kill9();
+    let pool = &projection.ground.database.pool;
+    sqlx::query("update checkpoint set seq = 0 where projection = 'main'")
+        .execute(pool)
+        .await
+        .unwrap();
+    projection.projector.restart().unwrap();
+    projection.check().await;
+    assert_eq!(bytes(&projection).await, before);
+}
+
+/// All of LeadFact but where in the heap it lies.
+async fn bytes(projection: &Projection) -> Vec<String> {
+    sqlx::query_scalar("select lead_fact::text from lead_fact order by org_id, board_id, item_id")
+        .fetch_all(&projection.ground.database.pool)
+        .await
+        .unwrap()
+}
