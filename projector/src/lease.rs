@@ -10,19 +10,17 @@ use uuid::Uuid;
 
 use crate::store::PROJECTION;
 
-/// How long a silent owner keeps the lease.
-const TTL: Duration = Duration::from_secs(5);
-const RENEW_EVERY: Duration = Duration::from_millis(1500);
-
 #[derive(Debug, Clone)]
 pub struct Lease {
     pub fence: i64,
     owner: String,
+    /// How long a silent owner keeps it.
+    ttl: Duration,
 }
 
 impl Lease {
     /// Takes the lease if it is free or expired.
-    pub async fn take(pool: &PgPool) -> Result<Option<Self>, sqlx::Error> {
+    pub async fn take(pool: &PgPool, ttl: Duration) -> Result<Option<Self>, sqlx::Error> {
         let owner = Uuid::new_v4().to_string();
         let fence: Option<(i64,)> = sqlx::query_as(
             "insert into projection_lease (projection, owner, fence, expires_at)
@@ -34,27 +32,28 @@ impl Lease {
         )
         .bind(PROJECTION)
         .bind(&owner)
-        .bind(TTL.as_secs_f64())
+        .bind(ttl.as_secs_f64())
         .fetch_optional(pool)
         .await?;
-        Ok(fence.map(|(fence,)| Self { fence, owner }))
+        Ok(fence.map(|(fence,)| Self { fence, owner, ttl }))
     }
 
     /// Keeps the lease until told to stop; returns early when it is lost.
     pub async fn keep(&self, pool: &PgPool, stop: CancellationToken) {
+        let every = self.ttl * 3 / 10;
         let mut last_renewal = tokio::time::Instant::now();
         loop {
             tokio::select! {
-                () = tokio::time::sleep(RENEW_EVERY) => {}
+                () = tokio::time::sleep(every) => {}
                 () = stop.cancelled() => return,
             }
-            match tokio::time::timeout(RENEW_EVERY, self.renew(pool)).await {
+            match tokio::time::timeout(every, self.renew(pool)).await {
                 Ok(Ok(true)) => last_renewal = tokio::time::Instant::now(),
                 Ok(Ok(false)) => return,
                 Ok(Err(error)) => warn!(%error, "lease not renewed"),
                 Err(_) => warn!("lease not renewed in time"),
             }
-            if last_renewal.elapsed() > TTL {
+            if last_renewal.elapsed() > self.ttl {
                 return;
             }
         }
@@ -68,7 +67,7 @@ impl Lease {
         .bind(PROJECTION)
         .bind(&self.owner)
         .bind(self.fence)
-        .bind(TTL.as_secs_f64())
+        .bind(self.ttl.as_secs_f64())
         .execute(pool)
         .await?;
         Ok(renewed.rows_affected() == 1)

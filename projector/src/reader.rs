@@ -137,6 +137,7 @@ pub async fn read(
     let mut chunks = messages.ready_chunks(CHUNK);
     let mut watch = interval(WATCH);
     watch.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut guard = Guard::default();
     let mut read = applied;
     let mut read_at_last_look = None;
     loop {
@@ -146,6 +147,7 @@ pub async fn read(
                 let chunk = chunk.ok_or_else(|| ReadError::nats("the consumer ended"))?;
                 for message in chunk {
                     let message = message.map_err(ReadError::nats)?;
+                    guard.check(&message, stream, identity).await?;
                     let delivery = delivery(message)?;
                     if delivery.seq <= read {
                         continue;
@@ -174,6 +176,31 @@ pub async fn read(
                 read_at_last_look = Some((read, seen.last > read));
             }
         }
+    }
+}
+
+/// The client's ordered consumer is made anew when the server loses it, also when the whole stream was
+/// recreated behind its back: each new one must prove that it reads the same stream.
+#[derive(Default)]
+struct Guard {
+    consumer: String,
+}
+
+impl Guard {
+    async fn check(
+        &mut self,
+        message: &jetstream::Message,
+        stream: &Stream,
+        identity: &StreamIdentity,
+    ) -> Result<(), ReadError> {
+        let consumer = message.info().map_err(ReadError::nats)?.consumer;
+        if self.consumer != consumer {
+            if look(stream).await?.identity != *identity {
+                return Err(ReadError::Recreated);
+            }
+            consumer.clone_into(&mut self.consumer);
+        }
+        Ok(())
     }
 }
 

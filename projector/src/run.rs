@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// A standby asks this often whether the lease is free.
-const STANDBY: Duration = Duration::from_secs(1);
+const STANDBY: Duration = Duration::from_millis(500);
 /// Operators' requests are looked for this often.
 const RETRIES: Duration = Duration::from_secs(1);
 /// How long lanes may take to commit what they hold.
@@ -187,7 +187,7 @@ impl Projector {
     async fn take_lease(&self, stop: &CancellationToken) -> Result<Option<Lease>, Ended> {
         let mut said = false;
         while !stop.is_cancelled() {
-            if let Some(lease) = Lease::take(&self.pool).await? {
+            if let Some(lease) = Lease::take(&self.pool, self.config.projector.lease_ttl).await? {
                 info!(fence = lease.fence, "lease taken, projecting");
                 return Ok(Some(lease));
             }

@@ -84,6 +84,8 @@ pub struct Projector {
     pub lanes: u32,
     /// Leads parked within ten minutes at most; more of them pause the projection. Default: 100.
     pub parked_leads_limit: u32,
+    /// A standby takes over from an owner that was silent for this long. Milliseconds. Default: 5000.
+    pub lease_ttl: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -228,8 +230,9 @@ fn read_projector(section: Section<'_, '_>) -> Projector {
     let lanes = bounded(section.number("lanes", None, 2, 1..=64));
     let parked_leads_limit =
         bounded(section.number("parked_leads_limit", None, 100, 1..=1_000_000));
+    let lease_ttl = Duration::from_millis(section.number("lease_ttl_ms", None, 5000, 500..=60_000));
     section.finish();
-    Projector { listen, lanes, parked_leads_limit }
+    Projector { listen, lanes, parked_leads_limit, lease_ttl }
 }
 
 fn read_query_api(section: Section<'_, '_>) -> QueryApi {

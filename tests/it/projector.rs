@@ -24,7 +24,10 @@ fn history(items: i64, events: usize, seed: u64) -> Vec<String> {
 /// Without Redis: the projector knows none.
 fn setup(environment: &[(&str, &str)]) -> Setup {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    Setup { redis: false, environment: environment.iter().map(own).collect(), ..Setup::default() }
+    // A lease of five seconds would make a test of kills a test of patience.
+    let usual = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS", "800");
+    let environment = [usual].iter().chain(environment).map(own).collect();
+    Setup { redis: false, environment, ..Setup::default() }
 }
 
 /// The full length of a test is for `--long`; every run has a short one.

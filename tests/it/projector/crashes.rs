@@ -1,6 +1,9 @@
-use std::{process::Command, time::Duration};
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
 
-use tests::harness::{PATIENCE, Projection, wait_until};
+use tests::harness::{PATIENCE, Projection};
 use xtask::servers::Server;
 
 use super::{history, long, setup};
@@ -30,13 +33,15 @@ async fn killed_at_any_step_of_a_commit_nothing_is_lost_and_nothing_counts_twice
         projection.projector.set("FAILPOINTS", &format!("{step}={}*off->return", index % 3));
         projection.projector.restart().unwrap();
         projection.publish(part).await;
-        for single in part.iter().take(3) {
-            // Work for another commit, in case the batch was one.
-            projection.publish(std::slice::from_ref(&touched(single, index))).await;
+        // Work for more commits, until the step has come often enough.
+        let deadline = Instant::now() + PATIENCE;
+        for salt in 0.. {
+            if projection.projector.process().ended().is_some() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the projector does not die at {step}");
+            projection.publish(&[touched(&part[salt % part.len()], index * 1000 + salt)]).await;
         }
-        let process = std::cell::RefCell::new(projection.projector.process());
-        let died = async || process.borrow_mut().ended().is_some();
-        wait_until(&format!("the projector dies at {step}"), PATIENCE, died).await;
         projection.projector.set("FAILPOINTS", "");
         projection.projector.restart().unwrap();
         projection.check().await;
@@ -46,7 +51,7 @@ async fn killed_at_any_step_of_a_commit_nothing_is_lost_and_nothing_counts_twice
 /// A new event on the same item as this one.
 fn touched(event: &str, salt: usize) -> String {
     let mut event: serde_json::Value = serde_json::from_str(event).unwrap();
-    event["subscriptionId"] = (900_000 + salt).into();
+    event["subscriptionId"] = (1_000_000 + salt).into();
     event.to_string()
 }
 
