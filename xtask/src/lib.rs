@@ -4,6 +4,7 @@ pub mod check;
 pub mod demo;
 pub mod down;
 pub mod local;
+pub mod programs;
 pub mod say;
 pub mod servers;
 pub mod up;

@@ -75,7 +75,12 @@ impl Local {
     /// The one `up` of this folder; the lock ends with the process. Else the pid of who has it.
     pub fn lock(&self) -> Result<Result<File, u32>> {
         let path = self.lock_file();
-        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(&path)
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
             .with_context(|| format!("can't open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {

@@ -33,4 +33,3 @@ impl Progress {
 pub fn coloured() -> bool {
     io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }
-

@@ -4,7 +4,6 @@
 //! then watching until something ends or somebody asks for the end.
 
 mod banner;
-mod build;
 mod detach;
 mod logs;
 mod plan;
@@ -12,7 +11,7 @@ mod services;
 mod signals;
 mod stack;
 
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -20,6 +19,7 @@ use clap::Args;
 use crate::{
     demo,
     local::{Local, State},
+    programs,
     say::{self, Progress},
     servers::{Binaries, Choice, Postgres},
 };
@@ -73,7 +73,9 @@ pub fn main(options: Options) -> Result<ExitCode> {
 }
 
 fn already_running(pid: u32) -> String {
-    format!("another `cargo xtask up` (pid {pid}) runs in this folder; stop it with `cargo xtask down`")
+    format!(
+        "another `cargo xtask up` (pid {pid}) runs in this folder; stop it with `cargo xtask down`"
+    )
 }
 
 async fn from_start_to_end(options: &Options, local: &Local) -> Result<ExitCode> {
@@ -122,7 +124,7 @@ async fn run(options: &Options, local: &Local, stack: &mut Stack, ready: &mut bo
     local.keep_state(&state)?;
     progress.say("servers run");
 
-    let programs = build::all(options.debug, local, progress).await?;
+    let programs = build(options.debug, progress).await?;
     let services = Services::new(programs, &plan, stack, &secret, local)?;
     services.check_config().await?;
     services.migrate(local).await?;
@@ -160,6 +162,13 @@ async fn find_servers(options: &Options, progress: Progress) -> Result<Binaries>
     let (choice, with_redis) = (options.servers, !options.no_redis);
     let find = move || Binaries::get(choice, with_redis, &mut |line| progress.say(line));
     tokio::task::spawn_blocking(find).await?
+}
+
+async fn build(debug: bool, progress: Progress) -> Result<BTreeMap<String, PathBuf>> {
+    let profile = if debug { "debug" } else { "release" };
+    progress.say(&format!("building the services ({profile}; the first time takes minutes)"));
+    // A signal drops this future; cargo ends with us.
+    tokio::task::spawn_blocking(move || programs::build(debug)).await?
 }
 
 fn check_data(binaries: &Binaries, state: &State) -> Result<()> {

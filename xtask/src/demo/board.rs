@@ -64,7 +64,14 @@ pub(super) static BOARDS: [Board; 2] = [
 ];
 
 pub(super) const INDUSTRIES: [&str; 8] = [
-    "Finance", "Retail", "Health", "Software", "Construction", "Education", "Real estate", "נדל״ן",
+    "Finance",
+    "Retail",
+    "Health",
+    "Software",
+    "Construction",
+    "Education",
+    "Real estate",
+    "נדל״ן",
 ];
 
 impl Board {

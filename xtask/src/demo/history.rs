@@ -30,7 +30,6 @@ pub struct History {
     pub webhooks: Vec<Value>,
     pub(super) open: Vec<Lead>,
     pub(super) team: Vec<Agent>,
-    pub(super) rng: StdRng,
 }
 
 impl History {
@@ -51,7 +50,7 @@ impl History {
         events.sort_by_key(|event| event.at);
         let people = team.iter().map(|agent| user_snapshot(agent.id, agent.name));
         let webhooks = people.chain(with_retries(&mut rng, events)).collect();
-        Self { webhooks, open, team, rng }
+        Self { webhooks, open, team }
     }
 }
 
@@ -154,7 +153,8 @@ fn off_board(rng: &mut StdRng, until: DateTime<Utc>) -> Vec<Event> {
         let unmapped = json!({ "boardId": 9500, "pulseName": "Order paper", "groupId": "topics", "columnValues": {} });
         pen.plain("create_pulse", at, 7001, unmapped);
         if day % 30 == 9 {
-            let column = json!({ "columnId": "text_9", "columnType": "text", "columnTitle": "Notes" });
+            let column =
+                json!({ "columnId": "text_9", "columnType": "text", "columnTitle": "Notes" });
             pen.plain("create_column", at, 7001, column);
         }
         events.extend(pen.events);
@@ -208,15 +208,29 @@ mod tests {
             if let Some(at) = event["triggerTime"].as_str() {
                 assert!(event["isRetry"] == true || at < "2026-09-21T17:33:23", "{event}");
                 let known = !seen.insert(event["triggerUuid"].as_str().unwrap().to_owned());
-                assert_eq!(event["isRetry"] == true, known, "an event and its retry, in this order");
+                assert_eq!(
+                    event["isRetry"] == true,
+                    known,
+                    "an event and its retry, in this order"
+                );
             }
         }
         assert!((20_000..45_000).contains(&history.webhooks.len()), "{}", history.webhooks.len());
         assert!(items.len() > 2900 && history.open.len() > 200, "{kinds:?}");
         for kind in [
-            "create_pulse", "update_column_value", "update_name", "archive_pulse", "delete_pulse",
-            "restore_pulse", "move_pulse_into_group", "create_update", "edit_update", "delete_update",
-            "create_column", "user_snapshot", "item_reaction_added",
+            "create_pulse",
+            "update_column_value",
+            "update_name",
+            "archive_pulse",
+            "delete_pulse",
+            "restore_pulse",
+            "move_pulse_into_group",
+            "create_update",
+            "edit_update",
+            "delete_update",
+            "create_column",
+            "user_snapshot",
+            "item_reaction_added",
         ] {
             assert!(kinds.contains_key(kind), "{kind} is missing: {kinds:?}");
         }

@@ -44,7 +44,13 @@ impl Lead {
     }
 
     /// Its first event. Some come with an owner, some get one later.
-    pub(super) fn create(&mut self, rng: &mut StdRng, at: DateTime<Utc>, team: &[Agent], owner: usize) -> Vec<Event> {
+    pub(super) fn create(
+        &mut self,
+        rng: &mut StdRng,
+        at: DateTime<Utc>,
+        team: &[Agent],
+        owner: usize,
+    ) -> Vec<Event> {
         let by = match rng.random_range(0..10) {
             0..5 => FORM,
             5..7 => AUTOMATION,
@@ -64,15 +70,26 @@ impl Lead {
         }
         let name = self.name.clone();
         let mut pen = self.pen(rng);
-        pen.plain("create_pulse", at, by, json!({
-            "pulseName": name, "groupId": "topics", "groupName": "New", "groupColor": "#579bfc",
-            "isTopGroup": true, "columnValues": values,
-        }));
+        pen.plain(
+            "create_pulse",
+            at,
+            by,
+            json!({
+                "pulseName": name, "groupId": "topics", "groupName": "New", "groupColor": "#579bfc",
+                "isTopGroup": true, "columnValues": values,
+            }),
+        );
         pen.events
     }
 
     /// The next thing that happens to it; `successor` is who gets it if it changes hands.
-    pub(super) fn step(&mut self, rng: &mut StdRng, at: DateTime<Utc>, team: &[Agent], successor: usize) -> Vec<Event> {
+    pub(super) fn step(
+        &mut self,
+        rng: &mut StdRng,
+        at: DateTime<Utc>,
+        team: &[Agent],
+        successor: usize,
+    ) -> Vec<Event> {
         let Some(owner) = self.owner else {
             self.owner = Some(successor);
             let by = if rng.random_bool(0.6) { AUTOMATION } else { 7001 };
@@ -108,7 +125,14 @@ impl Lead {
         }
     }
 
-    fn work(&mut self, rng: &mut StdRng, at: DateTime<Utc>, team: &[Agent], agent: &Agent, successor: usize) -> Vec<Event> {
+    fn work(
+        &mut self,
+        rng: &mut StdRng,
+        at: DateTime<Utc>,
+        team: &[Agent],
+        agent: &Agent,
+        successor: usize,
+    ) -> Vec<Event> {
         let user = agent.id;
         match rng.random_range(0..100) {
             0..16 => self.update(rng, at, user),
@@ -163,8 +187,8 @@ impl Lead {
                 self.done = true;
                 self.plain(rng, "delete_pulse", at, user, json!({}))
             }
-            10..40 if won => self.archive(rng, at, user),
-            10..20 => self.archive(rng, at, user),
+            9..40 if won => self.archive(rng, at, user),
+            9..20 => self.archive(rng, at, user),
             _ => {
                 self.done = true;
                 Vec::new()
@@ -183,22 +207,52 @@ impl Lead {
             return Vec::new();
         }
         self.archived = false;
-        let value = json!({ "value": { "state": 1, "is_undo": true }, "previousValue": { "state": 2 } });
+        let value =
+            json!({ "value": { "state": 1, "is_undo": true }, "previousValue": { "state": 2 } });
         self.plain(rng, "restore_pulse", at, user, value)
     }
 
-    fn to_stage(&mut self, rng: &mut StdRng, at: DateTime<Utc>, user: i64, stage: Stage) -> Vec<Event> {
+    fn to_stage(
+        &mut self,
+        rng: &mut StdRng,
+        at: DateTime<Utc>,
+        user: i64,
+        stage: Stage,
+    ) -> Vec<Event> {
         let previous = self.board.status_value(self.stage);
         (self.stage, self.touched) = (stage, true);
         let value = self.board.status_value(stage);
-        self.change(rng, at, user, Change { column: self.board.status, kind: "color", title: "Status", value, previous })
+        self.change(
+            rng,
+            at,
+            user,
+            Change { column: self.board.status, kind: "color", title: "Status", value, previous },
+        )
     }
 
-    fn assign(&self, rng: &mut StdRng, at: DateTime<Utc>, by: i64, team: &[Agent], before: Option<usize>) -> Vec<Event> {
+    fn assign(
+        &self,
+        rng: &mut StdRng,
+        at: DateTime<Utc>,
+        by: i64,
+        team: &[Agent],
+        before: Option<usize>,
+    ) -> Vec<Event> {
         let written = iso(at - TimeDelta::milliseconds(400));
         let value = people(team, self.owner, &written);
         let previous = before.map_or_else(|| json!({}), |_| people(team, before, &written));
-        self.change(rng, at, by, Change { column: self.board.owner, kind: "multiple-person", title: "Owner", value, previous })
+        self.change(
+            rng,
+            at,
+            by,
+            Change {
+                column: self.board.owner,
+                kind: "multiple-person",
+                title: "Owner",
+                value,
+                previous,
+            },
+        )
     }
 
     fn price(&mut self, rng: &mut StdRng, at: DateTime<Utc>, user: i64) -> Vec<Event> {
@@ -210,24 +264,60 @@ impl Lead {
         let previous = self.amount.as_deref().map_or(Value::Null, money);
         let value = money(&amount);
         self.amount = Some(amount);
-        self.change(rng, at, user, Change { column: self.board.amount, kind: "numeric", title: "Deal", value, previous })
+        self.change(
+            rng,
+            at,
+            user,
+            Change { column: self.board.amount, kind: "numeric", title: "Deal", value, previous },
+        )
     }
 
     fn set_industry(&mut self, rng: &mut StdRng, at: DateTime<Utc>, user: i64) -> Vec<Event> {
         let (kind, value) = self.board.industry_value(self.industry);
-        self.change(rng, at, user, Change { column: self.board.industry, kind, title: "Industry", value, previous: Value::Null })
+        self.change(
+            rng,
+            at,
+            user,
+            Change {
+                column: self.board.industry,
+                kind,
+                title: "Industry",
+                value,
+                previous: Value::Null,
+            },
+        )
     }
 
     fn next_call(&mut self, rng: &mut StdRng, at: DateTime<Utc>, user: i64) -> Vec<Event> {
         self.touched = true;
         let day = (at + TimeDelta::days(rng.random_range(1..12))).format("%Y-%m-%d").to_string();
         let value = json!({ "date": day, "icon": null, "time": null, "changed_at": iso(at) });
-        self.change(rng, at, user, Change { column: self.board.next_call, kind: "date", title: "Next call", value, previous: Value::Null })
+        self.change(
+            rng,
+            at,
+            user,
+            Change {
+                column: self.board.next_call,
+                kind: "date",
+                title: "Next call",
+                value,
+                previous: Value::Null,
+            },
+        )
     }
 
     fn update(&mut self, rng: &mut StdRng, at: DateTime<Utc>, user: i64) -> Vec<Event> {
         self.touched = true;
-        let text = super::people::pick(rng, &["called", "left a message", "sent the deck", "דיברנו, לחזור בשבוע הבא", "meeting set"]);
+        let text = super::people::pick(
+            rng,
+            &[
+                "called",
+                "left a message",
+                "sent the deck",
+                "דיברנו, לחזור בשבוע הבא",
+                "meeting set",
+            ],
+        );
         let id: u32 = rng.random_range(1..1_000_000_000);
         let more = json!({ "body": format!("<p>{text}</p>"), "textBody": text, "updateId": id, "replyId": null });
         let mut events = self.plain(rng, "create_update", at, user, more.clone());
@@ -247,13 +337,26 @@ impl Lead {
         self.plain(rng, "update_name", at, user, more)
     }
 
-    fn plain(&self, rng: &mut StdRng, kind: &str, at: DateTime<Utc>, user: i64, more: Value) -> Vec<Event> {
+    fn plain(
+        &self,
+        rng: &mut StdRng,
+        kind: &str,
+        at: DateTime<Utc>,
+        user: i64,
+        more: Value,
+    ) -> Vec<Event> {
         let mut pen = self.pen(rng);
         pen.plain(kind, at, user, more);
         pen.events
     }
 
-    fn change(&self, rng: &mut StdRng, at: DateTime<Utc>, user: i64, change: Change<'_>) -> Vec<Event> {
+    fn change(
+        &self,
+        rng: &mut StdRng,
+        at: DateTime<Utc>,
+        user: i64,
+        change: Change<'_>,
+    ) -> Vec<Event> {
         let mut pen = self.pen(rng);
         pen.column(at, user, change);
         pen.events

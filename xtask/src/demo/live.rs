@@ -36,7 +36,7 @@ fn next(rng: &mut StdRng, open: &mut Vec<Lead>, team: &[Agent]) -> Vec<super::Ev
         let board = &BOARDS[usize::from(rng.random_bool(0.3))];
         let name = lead_name(rng);
         // Unlike any id of the history, and unlike those of an earlier run.
-        let mut lead = Lead::new(rng, board, now.timestamp_micros(), name);
+        let mut lead = Lead::new(rng, board, now.timestamp_millis(), name);
         let events = lead.create(rng, now, team, owner);
         open.push(lead);
         return events;

@@ -20,10 +20,31 @@ pub(super) struct Agent {
 }
 
 const NAMES: [&str; 25] = [
-    "דנה לוי", "Daniel Roth", "נועה כהן", "Maya Stein", "יואב מזרחי", "Omer Katz", "תמר פרידמן",
-    "Sarah Klein", "איתי ביטון", "Adam Novak", "שירה אברהם", "Liam O'Connor", "רון גולן",
-    "Yael Bar-On", "אורית שפירא", "Ben Azulay", "עדי רוזן", "Emma Fischer", "גיא אלון",
-    "Noam Peretz", "מיכל דיין", "Elena Petrova", "אסף חדד", "Talia Weiss", "עומר נחום",
+    "דנה לוי",
+    "Daniel Roth",
+    "נועה כהן",
+    "Maya Stein",
+    "יואב מזרחי",
+    "Omer Katz",
+    "תמר פרידמן",
+    "Sarah Klein",
+    "איתי ביטון",
+    "Adam Novak",
+    "שירה אברהם",
+    "Liam O'Connor",
+    "רון גולן",
+    "Yael Bar-On",
+    "אורית שפירא",
+    "Ben Azulay",
+    "עדי רוזן",
+    "Emma Fischer",
+    "גיא אלון",
+    "Noam Peretz",
+    "מיכל דיין",
+    "Elena Petrova",
+    "אסף חדד",
+    "Talia Weiss",
+    "עומר נחום",
 ];
 
 /// The team; figures spread over a plausible range without a second random source.
@@ -56,11 +77,25 @@ pub(super) fn lead_name(rng: &mut StdRng) -> String {
         &["כהן", "לוי", "מזרחי", "פרץ", "ביטון", "דהן", "אברהם", "פרידמן", "כץ", "שפירא", "בן-דוד"],
     ];
     const LATIN: [&[&str]; 2] = [
-        &["Anna", "David", "Julia", "Mark", "Sofia", "Peter", "Nina", "Tom", "Laura", "Alex", "Rosa"],
-        &["Cohen", "Miller", "García", "Schmidt", "Rossi", "Kowalski", "Dubois", "Haddad", "Larsen"],
+        &[
+            "Anna", "David", "Julia", "Mark", "Sofia", "Peter", "Nina", "Tom", "Laura", "Alex",
+            "Rosa",
+        ],
+        &[
+            "Cohen", "Miller", "García", "Schmidt", "Rossi", "Kowalski", "Dubois", "Haddad",
+            "Larsen",
+        ],
     ];
     const COMPANIES: [&str; 10] = [
-        "Acme", "Globex", "Initech", "תעשיות הגליל", "Umbrella", "Hooli", "אור-טק", "Vandelay", "Stark",
+        "Acme",
+        "Globex",
+        "Initech",
+        "תעשיות הגליל",
+        "Umbrella",
+        "Hooli",
+        "אור-טק",
+        "Vandelay",
+        "Stark",
         "מגדל הצפון",
     ];
     let names = if rng.random_bool(0.55) { HEBREW } else { LATIN };

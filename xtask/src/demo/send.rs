@@ -84,7 +84,8 @@ impl Feed {
             "shortLivedToken": "demo",
         });
         let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-        let signed = format!("{}.{}", part(&json!({ "alg": "HS256", "typ": "JWT" })), part(&claims));
+        let signed =
+            format!("{}.{}", part(&json!({ "alg": "HS256", "typ": "JWT" })), part(&claims));
         let mut mac = Hmac::<Sha256>::new_from_slice(self.secret.as_bytes())?;
         mac.update(signed.as_bytes());
         let signature = URL_SAFE_NO_PAD.encode(mac.finalize().into_bytes());

@@ -119,6 +119,16 @@ impl Process {
         true
     }
 
+    /// Waits for its end; true if it ended well.
+    pub fn wait(&mut self) -> bool {
+        loop {
+            if let Some(status) = self.ended() {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     /// Asks it to end, and ends it at the deadline. True if it ended when it was asked.
     pub fn stop(&mut self, patience: Duration) -> bool {
         self.ask_to_end();

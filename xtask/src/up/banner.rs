@@ -3,9 +3,10 @@
 use anyhow::Result;
 use serde_json::json;
 
-use super::{build::SERVICES, plan::Plan, services::Services, stack::Stack};
+use super::{plan::Plan, services::Services, stack::Stack};
 use crate::{
     local::{self, Local},
+    programs::SERVICES,
     say,
     servers::{Binaries, Server},
 };
@@ -46,7 +47,12 @@ impl Running<'_> {
                 say::line(&format!("{name:<10} {}", server.url()));
             }
         }
-        say::line(&format!("{:<10} {}/webhooks/monday/{}", "webhooks", services.url("ingest"), plan.source));
+        say::line(&format!(
+            "{:<10} {}/webhooks/monday/{}",
+            "webhooks",
+            services.url("ingest"),
+            plan.source
+        ));
         say::line(&format!("{:<10} {key}  (org {}, all scopes)", "API key", plan.org));
         say::line("");
         let api = services.url("query-api");

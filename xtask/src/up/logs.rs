@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::build::SERVICES;
-use crate::{local::Local, say};
+use crate::{local::Local, programs::SERVICES, say};
 
 const COLOURS: [&str; 3] = ["\x1b[36m", "\x1b[35m", "\x1b[33m"];
 

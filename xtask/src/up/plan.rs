@@ -10,12 +10,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 use toml::{Table, Value};
 
-use super::{Options, build::SERVICES};
-use crate::{
-    demo,
-    local::State,
-    servers::port_is_free,
-};
+use super::Options;
+use crate::{demo, local::State, programs::SERVICES, servers::port_is_free};
 
 const DEMO_SECRET: &str = "DEMO_SIGNING_SECRET";
 
@@ -59,7 +55,9 @@ impl Plan {
         let source = sources
             .iter()
             .find(|source| text_of(source, "verify").as_deref() == Some("jwt"))
-            .with_context(|| format!("{shown}: the org {org_id} has no source with verify = \"jwt\""))?;
+            .with_context(|| {
+                format!("{shown}: the org {org_id} has no source with verify = \"jwt\"")
+            })?;
         let mut listen = [None; 3];
         for (listen, service) in listen.iter_mut().zip(SERVICES) {
             *listen = listen_address(&table, service)?;
@@ -67,7 +65,8 @@ impl Plan {
         Ok(Self {
             file: file.to_owned(),
             demo: org_id == "demo" && has_demo_boards(&org),
-            source: text_of(source, "key").with_context(|| format!("{shown}: a source has no key"))?,
+            source: text_of(source, "key")
+                .with_context(|| format!("{shown}: a source has no key"))?,
             secret: lasting_secret(source)
                 .with_context(|| format!("{shown}: the source has no secret"))?,
             org: org_id,
@@ -86,7 +85,10 @@ impl Plan {
                     }
                     state.demo_secret.clone().context("the demo has no secret")
                 }
-                Err(_) => bail!("the environment variable {name}, a secret of {}, is not set", self.file.display()),
+                Err(_) => bail!(
+                    "the environment variable {name}, a secret of {}, is not set",
+                    self.file.display()
+                ),
             },
             Some(("file", path)) => Ok(fs::read_to_string(path)
                 .with_context(|| format!("can't read the secret {path}"))?
@@ -115,7 +117,9 @@ fn lasting_secret(source: &Value) -> Option<String> {
 
 fn has_demo_boards(org: &Value) -> bool {
     let boards = org.get("boards").and_then(Value::as_array).cloned().unwrap_or_default();
-    let has = |id: i64| boards.iter().any(|board| board.get("id").and_then(Value::as_integer) == Some(id));
+    let has = |id: i64| {
+        boards.iter().any(|board| board.get("id").and_then(Value::as_integer) == Some(id))
+    };
     demo::BOARDS.into_iter().all(has)
 }
 

@@ -11,12 +11,12 @@ use std::{
 use anyhow::{Context, Result, anyhow, bail};
 
 use super::{
-    build::{SERVICES, end_of},
     plan::{Plan, listen_variable},
     stack::Stack,
 };
 use crate::{
     local::{Local, State},
+    programs::SERVICES,
     say::Progress,
     servers::{Ending, Process, Server, free_port, port_is_free},
 };
@@ -60,7 +60,8 @@ impl Services {
         if let Some(variable) = plan.secret_variable() {
             environment.push((variable.into(), secret.into()));
         }
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
         Ok(Self { programs, environment, addresses, http })
     }
 
@@ -96,9 +97,11 @@ impl Services {
         let mut command = self.command("projector")?;
         command.arg("migrate");
         let log = local.log("migrate");
-        let mut process =
-            Process::start("projector migrate", command, &log, Ending::default())?;
-        if !end_of(&mut process).await {
+        let mut process = Process::start("projector migrate", command, &log, Ending::default())?;
+        while process.is_running() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        if !process.wait() {
             bail!("`projector migrate` failed:\n{}", process.last_lines(10));
         }
         Ok(())
@@ -109,8 +112,7 @@ impl Services {
             let log = local.log(service);
             // One run a file: the one before is kept beside it.
             std::fs::rename(&log, log.with_extension("log.old")).ok();
-            let process =
-                Process::start(service, self.command(service)?, &log, Ending::default())?;
+            let process = Process::start(service, self.command(service)?, &log, Ending::default())?;
             stack.services.push(process);
         }
         Ok(())
@@ -165,7 +167,8 @@ impl Services {
         {
             return Ok(key.clone());
         }
-        let key = self.output("query-api", &["keys", "create", "--org", org, "--name", "up"]).await?;
+        let key =
+            self.output("query-api", &["keys", "create", "--org", org, "--name", "up"]).await?;
         state.keys.insert(org.to_owned(), key.clone());
         local.keep_state(state)?;
         Ok(key)
@@ -193,7 +196,10 @@ impl Services {
             match status {
                 200 => break,
                 503 | 429 if Instant::now() < deadline => {}
-                503 | 429 => bail!("the projector has not applied event {seq} after {} s; see .local/log/projector.log", APPLIED_WITHIN.as_secs()),
+                503 | 429 => bail!(
+                    "the projector has not applied event {seq} after {} s; see .local/log/projector.log",
+                    APPLIED_WITHIN.as_secs()
+                ),
                 other => bail!("query-api answers {other} to {path}; see .local/log/query-api.log"),
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -92,8 +92,7 @@ impl Stack {
         end_until(deadline, self.services.iter_mut().collect());
         let deadline = Instant::now() + SERVERS_END_WITHIN;
         let servers = [&mut self.postgres, &mut self.nats, &mut self.redis];
-        let mut servers: Vec<_> =
-            servers.into_iter().flatten().map(Server::process).collect();
+        let mut servers: Vec<_> = servers.into_iter().flatten().map(Server::process).collect();
         for server in &mut servers {
             server.ask_to_end();
         }
