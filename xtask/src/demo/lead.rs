@@ -119,7 +119,7 @@ impl Lead {
                 self.done = true; // forgotten
                 Vec::new()
             }
-            0..65 => self.to_stage(rng, at, user, Stage::Contacted),
+            0..65 => self.enter(rng, at, user, Stage::Contacted),
             65..85 => self.update(rng, at, user),
             _ => self.next_call(rng, at, user),
         }
@@ -150,8 +150,8 @@ impl Lead {
             }
             50..53 => self.set_industry(rng, at, user),
             53..78 => match self.stage {
-                Stage::Contacted => self.to_stage(rng, at, user, Stage::Proposal),
-                Stage::Proposal => self.to_stage(rng, at, user, Stage::Negotiation),
+                Stage::Contacted => self.enter(rng, at, user, Stage::Proposal),
+                Stage::Proposal => self.enter(rng, at, user, Stage::Negotiation),
                 _ => self.decide(rng, at, agent),
             },
             78..86 => self.decide(rng, at, agent),
@@ -161,13 +161,13 @@ impl Lead {
 
     fn decide(&mut self, rng: &mut StdRng, at: DateTime<Utc>, agent: &Agent) -> Vec<Event> {
         if !rng.random_bool(agent.skill) {
-            return self.to_stage(rng, at, agent.id, Stage::Lost);
+            return self.enter(rng, at, agent.id, Stage::Lost);
         }
         let mut events = Vec::new();
         if self.amount.is_none() {
             events.extend(self.price(rng, at - TimeDelta::seconds(20), agent.id));
         }
-        events.extend(self.to_stage(rng, at, agent.id, Stage::Won));
+        events.extend(self.enter(rng, at, agent.id, Stage::Won));
         let mut pen = self.pen(rng);
         let moved = json!({
             "sourceGroupId": "topics", "destGroupId": "won_group",
@@ -181,8 +181,8 @@ impl Lead {
     fn after_close(&mut self, rng: &mut StdRng, at: DateTime<Utc>, user: i64) -> Vec<Event> {
         let won = self.stage == Stage::Won;
         match rng.random_range(0..100) {
-            0..3 => self.to_stage(rng, at, user, Stage::Contacted),
-            3..7 if !won => self.to_stage(rng, at, user, Stage::Contacted),
+            0..3 => self.enter(rng, at, user, Stage::Contacted),
+            3..7 if !won => self.enter(rng, at, user, Stage::Contacted),
             7..9 if !won => {
                 self.done = true;
                 self.plain(rng, "delete_pulse", at, user, json!({}))
@@ -212,7 +212,7 @@ impl Lead {
         self.plain(rng, "restore_pulse", at, user, value)
     }
 
-    fn to_stage(
+    fn enter(
         &mut self,
         rng: &mut StdRng,
         at: DateTime<Utc>,
