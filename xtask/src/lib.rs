@@ -1,6 +1,13 @@
-//! What `cargo xtask` is made of. The tests use [`servers`] too.
+//! What `cargo xtask` is made of. The tests use [`servers`] and [`demo`] too.
 
+pub mod check;
+pub mod demo;
+pub mod down;
+pub mod local;
+pub mod programs;
+pub mod say;
 pub mod servers;
+pub mod up;
 
 use std::path::{Path, PathBuf};
 

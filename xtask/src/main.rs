@@ -1,1 +1,35 @@
-fn main() {}
+//! `cargo xtask`: the developer's commands.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::{check, down, up};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The developer's commands", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run all of Leadpulse on this machine, with its servers and a demo
+    Up(up::Options),
+    /// Stop what `up` runs in this folder
+    Down,
+    /// Run all checks and tests
+    Test(check::Options),
+}
+
+fn main() -> ExitCode {
+    let result = match Arguments::parse().command {
+        Command::Up(options) => up::main(options),
+        Command::Down => down::main(),
+        Command::Test(options) => check::main(&options),
+    };
+    result.unwrap_or_else(|error| {
+        xtask::say::error(&format!("{error:#}"));
+        ExitCode::FAILURE
+    })
+}

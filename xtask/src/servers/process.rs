@@ -31,7 +31,7 @@ impl Default for Ending {
 pub struct Process {
     name: String,
     child: Child,
-    log: PathBuf,
+    log: Option<PathBuf>,
     log_start: u64,
     ending: Ending,
     ended: Option<ExitStatus>,
@@ -46,16 +46,22 @@ impl Process {
             .open(log)
             .with_context(|| format!("can't write {}", log.display()))?;
         let log_start = file.metadata()?.len();
+        command.stdout(file.try_clone()?).stderr(file);
+        let mut process = Self::start_as_is(name, command, ending)?;
+        (process.log, process.log_start) = (Some(log.into()), log_start);
+        Ok(process)
+    }
+
+    /// Starts `command`, whose output goes where the command says.
+    pub fn start_as_is(name: &str, mut command: Command, ending: Ending) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command
             .stdin(Stdio::null())
-            .stdout(file.try_clone()?)
-            .stderr(file)
             .process_group(0)
             .spawn()
             .with_context(|| format!("{program} does not start"))?;
         let mut process =
-            Self { name: name.into(), child, log: log.into(), log_start, ending, ended: None };
+            Self { name: name.into(), child, log: None, log_start: 0, ending, ended: None };
         if let Err(error) = reaper::watch(process.pid(), ending.at_once) {
             process.kill9();
             return Err(error);
@@ -67,13 +73,13 @@ impl Process {
         &self.name
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// Where its output goes, if it goes to a file.
+    pub fn log(&self) -> Option<&Path> {
+        self.log.as_deref()
     }
 
-    /// Where its output goes, and where in that file this run began.
-    pub fn log(&self) -> (&Path, u64) {
-        (&self.log, self.log_start)
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// How it ended, if it has.
@@ -111,6 +117,16 @@ impl Process {
             std::thread::sleep(Duration::from_millis(10));
         }
         true
+    }
+
+    /// Waits for its end; true if it ended well.
+    pub fn wait(&mut self) -> bool {
+        loop {
+            if let Some(status) = self.ended() {
+                return status.success();
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Asks it to end, and ends it at the deadline. True if it ended when it was asked.
@@ -163,7 +179,8 @@ impl Process {
 
     /// The last lines that this run has written.
     pub fn last_lines(&self, count: usize) -> String {
-        last_lines(&self.log, self.log_start, count).unwrap_or_default()
+        let log = self.log.as_deref();
+        log.and_then(|log| last_lines(log, self.log_start, count).ok()).unwrap_or_default()
     }
 
     fn raw_pid(&self) -> Option<Pid> {

@@ -1,0 +1,61 @@
+//! The services' programs, built by cargo.
+
+use std::{
+    collections::BTreeMap,
+    env,
+    io::{self, Read},
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Result, bail};
+
+use crate::servers::{Ending, Process};
+
+/// The three services, in the order of the flow.
+pub const SERVICES: [&str; 3] = ["ingest", "projector", "query-api"];
+
+/// The cargo that runs us, in the folder of the workspace.
+pub fn cargo() -> Command {
+    let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(crate::root());
+    command
+}
+
+/// Builds the services; gives the path of each.
+pub fn build(debug: bool) -> Result<BTreeMap<String, PathBuf>> {
+    let mut command = cargo();
+    command.arg("build");
+    if !debug {
+        command.arg("--release");
+    }
+    for service in SERVICES {
+        command.args(["-p", service]);
+    }
+    // Diagnostics go to the terminal, what was built comes to us.
+    let (mut reader, writer) = io::pipe()?;
+    command.args(["--bins", "--message-format=json-render-diagnostics"]).stdout(writer);
+    let mut process = Process::start_as_is("cargo build", command, Ending::default())?;
+    let mut messages = String::new();
+    reader.read_to_string(&mut messages)?;
+    if !process.wait() {
+        bail!("the services do not build; see above");
+    }
+    let programs = built(&messages);
+    match SERVICES.iter().find(|service| !programs.contains_key(**service)) {
+        Some(missing) => bail!("cargo has built no program `{missing}`"),
+        None => Ok(programs),
+    }
+}
+
+fn built(messages: &str) -> BTreeMap<String, PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| {
+            let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            let name = message.get("target")?.get("name")?.as_str()?;
+            let path = message.get("executable")?.as_str()?;
+            Some((name.to_owned(), PathBuf::from(path)))
+        })
+        .collect()
+}
