@@ -9,16 +9,13 @@ mod identity;
 mod text;
 
 use bytes::Bytes;
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use leadpulse_nats::{Envelope, Kind, envelope, instant};
 use serde_json::value::RawValue;
 
 use crate::{answer::Refusal, verify::Verified};
 use fields::Fields;
 pub use text::readable;
-
-/// A clock may run ahead of ours by this much; an event from further in the future is dated when it came.
-const AHEAD: TimeDelta = TimeDelta::minutes(5);
 
 /// A message for the stream: the envelope of one event, ready to be sent. Only a [`Verified`] body
 /// becomes one.
@@ -99,7 +96,7 @@ fn occurred_at(kind: &Kind, fields: &Fields<'_>, received_at: DateTime<Utc>) -> 
         .or_else(created)
         .or_else(|| fields.trigger_time())
         .unwrap_or(received_at);
-    if at > received_at + AHEAD { received_at } else { at }
+    if at > instant::latest_believed(received_at) { received_at } else { at }
 }
 
 #[cfg(test)]

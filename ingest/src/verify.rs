@@ -3,11 +3,13 @@
 //!
 //! Nothing in here is ever logged, published or shown but the reason of a rejection.
 
+mod hmac;
 mod jwt;
 mod token;
 
 use std::{fmt, sync::Arc};
 
+use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use leadpulse_service::config::{Environment, NamedSecret, Problem, Verify};
@@ -23,11 +25,10 @@ pub struct Unverified {
     pub proof: Proof,
 }
 
-/// What a request brings along to prove its sender.
+/// What a request brings along to prove its sender. It holds credentials and is never shown.
 #[derive(Default)]
 pub struct Proof {
-    /// The `Authorization` header.
-    pub authorization: Option<SecretString>,
+    pub headers: HeaderMap,
     /// The last segment of the URL.
     pub token: Option<SecretString>,
 }
@@ -43,7 +44,7 @@ pub struct Verified {
 impl Unverified {
     pub fn verify(self) -> Result<Verified, Rejected> {
         let Self { source, body, received_at, proof } = self;
-        source.verifier.check(&proof, received_at)?;
+        source.verifier.check(&proof, &body, received_at)?;
         Ok(Verified { source, body, received_at })
     }
 }
@@ -103,15 +104,24 @@ impl fmt::Display for Rejected {
 #[derive(Debug)]
 pub(crate) enum Verifier {
     Jwt(jwt::Hs256),
+    Hmac(hmac::BodyMac),
     Token(token::PathToken),
 }
 
 impl Verifier {
     pub(crate) fn new(verify: &Verify, env: Environment<'_>) -> Result<Self, Vec<Problem>> {
-        let secrets = resolve(verify.secrets(), env)?;
+        let named = verify.secrets();
+        let secrets = resolve(named, env)?;
         Ok(match verify {
             Verify::Jwt { audience, leeway_seconds, .. } => {
                 Self::Jwt(jwt::Hs256::new(&secrets, audience.clone(), *leeway_seconds))
+            }
+            Verify::Hmac { scheme, .. } => {
+                let mac = hmac::BodyMac::new(&secrets, scheme.clone()).map_err(|_| {
+                    let problem = "this secret is no base64, which Standard Webhooks asks for";
+                    named.iter().map(|named| named.problem(problem)).collect::<Vec<_>>()
+                })?;
+                Self::Hmac(mac)
             }
             Verify::Token { .. } => Self::Token(token::PathToken::new(&secrets)),
         })
@@ -125,9 +135,10 @@ impl Verifier {
         Self::Jwt(jwt::Hs256::new(&secrets, Vec::new(), 0))
     }
 
-    fn check(&self, proof: &Proof, now: DateTime<Utc>) -> Result<(), Rejected> {
+    fn check(&self, proof: &Proof, body: &[u8], now: DateTime<Utc>) -> Result<(), Rejected> {
         match self {
-            Self::Jwt(jwt) => jwt.check(proof.authorization.as_ref(), now),
+            Self::Jwt(jwt) => jwt.check(proof.headers.get(header::AUTHORIZATION), now),
+            Self::Hmac(mac) => mac.check(&proof.headers, body, now),
             Self::Token(token) => token.check(proof.token.as_ref(), now),
         }
     }

@@ -44,12 +44,10 @@ pub async fn receive(
     let source = door.sources.of(path.get("source").map_or("", String::as_str));
     let (parts, body) = request.into_parts();
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
-    let proof = Proof {
-        authorization: text(&parts.headers, header::AUTHORIZATION.as_str()).map(SecretString::from),
-        token: path.remove("token").map(SecretString::from),
-    };
+    let proof =
+        Proof { headers: parts.headers, token: path.remove("token").map(SecretString::from) };
     let handled = async {
-        check_encoding(&parts.headers)?;
+        check_encoding(&proof.headers)?;
         let body = body::read(body).await?;
         let stranger = door.sources.is_stranger(&source);
         if let (false, Some(challenge)) = (stranger, Challenge::of(&body)) {

@@ -2,8 +2,11 @@
 //! each with its place, before a port is opened.
 
 mod document;
+mod ingest;
+mod nats;
 mod org;
 mod secret;
+mod source;
 
 use std::{fmt, fs, net::SocketAddr, path::Path, time::Duration};
 
@@ -11,8 +14,11 @@ use secrecy::SecretString;
 
 use document::{Document, Section};
 pub use document::{Environment, Problem};
-pub use org::{Board, Class, Columns, HotRule, Labels, NamedSecret, Org, Source, Verify};
+pub use ingest::Ingest;
+pub use nats::{Nats, Promise};
+pub use org::{Board, Class, Columns, HotRule, Labels, Org};
 pub use secret::SecretRef;
+pub use source::{Encoding, Hmac, NamedSecret, Source, Verify};
 
 /// The whole configuration. Each scalar outside `orgs` can be set as `LEADPULSE_<SECTION>_<KEY>` in the
 /// environment, which wins over the file; further names are given at the field.
@@ -37,14 +43,6 @@ pub struct Postgres {
 }
 
 #[derive(Debug, Clone)]
-pub struct Nats {
-    /// Also `NATS_URL`. Several servers are separated by commas. Default: `nats://127.0.0.1:4222`.
-    pub url: SecretString,
-    /// Replicas of the streams: 1, 3 or 5. Default: 1.
-    pub replicas: u32,
-}
-
-#[derive(Debug, Clone)]
 pub struct Redis {
     /// Also `REDIS_URL`. Default: `redis://127.0.0.1:6379`.
     pub url: SecretString,
@@ -64,16 +62,6 @@ pub struct Log {
     pub format: LogFormat,
     /// A filter such as `info` or `info,projector=debug`. Default: info.
     pub level: String,
-}
-
-#[derive(Debug, Clone)]
-pub struct Ingest {
-    /// Default: 127.0.0.1:8080.
-    pub listen: SocketAddr,
-    /// Within this time a webhook is answered, durable or not. Milliseconds. Default: 4000.
-    pub answer_within: Duration,
-    /// Publishes in flight at most; beyond them webhooks are shed with 503. Default: 1024.
-    pub max_in_flight: usize,
 }
 
 #[derive(Debug, Clone)]
@@ -141,10 +129,10 @@ impl Config {
         let root = Section::root(&document, &table);
         let config = Self {
             postgres: read_postgres(root.section("postgres")),
-            nats: read_nats(root.section("nats")),
+            nats: nats::read_nats(root.section("nats")),
             redis: read_redis(root.section("redis")),
             log: read_log(root.section("log")),
-            ingest: read_ingest(root.section("ingest")),
+            ingest: ingest::read_ingest(root.section("ingest")),
             projector: read_projector(root.section("projector")),
             query_api: read_query_api(root.section("query_api")),
             orgs: org::read_orgs(&root),
@@ -177,16 +165,6 @@ fn read_postgres(section: Section<'_, '_>) -> Postgres {
     Postgres { url, max_connections }
 }
 
-fn read_nats(section: Section<'_, '_>) -> Nats {
-    let url = url(&section, "NATS_URL", &["nats", "tls"], "nats://127.0.0.1:4222");
-    let replicas = section.number("replicas", None, 1, 1..=5);
-    if replicas.is_multiple_of(2) {
-        section.report("`nats.replicas` must be 1, 3 or 5: an even number survives no more failures than the odd one below it");
-    }
-    section.finish();
-    Nats { url, replicas: bounded(replicas) }
-}
-
 fn read_redis(section: Section<'_, '_>) -> Redis {
     let url = url(&section, "REDIS_URL", &["redis", "rediss"], "redis://127.0.0.1:6379");
     let enabled = section
@@ -214,15 +192,6 @@ fn read_log(section: Section<'_, '_>) -> Log {
     });
     section.finish();
     Log { format: format.unwrap_or(LogFormat::Text), level: level.unwrap_or_else(|| "info".into()) }
-}
-
-fn read_ingest(section: Section<'_, '_>) -> Ingest {
-    let listen = listen(&section, 8080);
-    let answer_within =
-        Duration::from_millis(section.number("answer_within_ms", None, 4000, 100..=5000));
-    let max_in_flight = section.number("max_in_flight", None, 1024, 1..=65_536);
-    section.finish();
-    Ingest { listen, answer_within, max_in_flight: usize::try_from(max_in_flight).unwrap_or(1024) }
 }
 
 fn read_projector(section: Section<'_, '_>) -> Projector {

@@ -1,10 +1,11 @@
 //! monday.com's signature: a JWT in `Authorization`, HS256 and nothing else (monday.md, Authentication).
 //! It proves the sender only; there is no hash of the body in it.
 
+use axum::http::HeaderValue;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use serde::Deserialize;
 use sha2::Sha256;
 
@@ -57,10 +58,11 @@ impl Hs256 {
 
     pub(super) fn check(
         &self,
-        authorization: Option<&SecretString>,
+        authorization: Option<&HeaderValue>,
         now: DateTime<Utc>,
     ) -> Result<(), Rejected> {
-        let header = authorization.ok_or(Rejected::Missing)?.expose_secret().trim();
+        let header = authorization.ok_or(Rejected::Missing)?;
+        let header = header.to_str().map_err(|_| Rejected::Malformed)?.trim();
         let token = strip_bearer(header);
         if token.is_empty() {
             return Err(Rejected::Missing);

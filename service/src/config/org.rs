@@ -2,13 +2,11 @@
 
 use std::collections::HashSet;
 
-use chrono::{DateTime, FixedOffset, Utc};
 use chrono_tz::Tz;
-use secrecy::SecretString;
 
 use super::{
-    document::{Environment, Section},
-    secret::SecretRef,
+    document::Section,
+    source::{Source, read_source},
 };
 
 #[derive(Debug, Clone)]
@@ -31,54 +29,6 @@ pub struct HotRule {
     pub window_hours: u32,
     /// Deals. Default: 3.
     pub min_deals: u32,
-}
-
-/// Whoever posts webhooks for an org. The key stands in the URL; the secret belongs to one source only.
-#[derive(Debug, Clone)]
-pub struct Source {
-    /// `POST /webhooks/monday/{key}`; unique over all orgs.
-    pub key: String,
-    pub verify: Verify,
-}
-
-#[derive(Debug, Clone)]
-pub enum Verify {
-    /// monday.com's HS256 JWT, signed with the app's signing secret.
-    Jwt {
-        secrets: Vec<NamedSecret>,
-        /// The accepted `aud` values; empty accepts any.
-        audience: Vec<String>,
-        /// Seconds of tolerance for `exp` and `iat`. Default: 60.
-        leeway_seconds: u64,
-    },
-    /// An unguessable last path segment, for webhooks made with a personal token.
-    Token { secrets: Vec<NamedSecret> },
-}
-
-impl Verify {
-    pub fn secrets(&self) -> &[NamedSecret] {
-        match self {
-            Self::Jwt { secrets, .. } | Self::Token { secrets } => secrets,
-        }
-    }
-}
-
-/// A secret with a label for the logs and, for a rotation, the instant after which it counts no more.
-#[derive(Debug, Clone)]
-pub struct NamedSecret {
-    pub label: String,
-    pub secret: SecretRef,
-    pub until: Option<DateTime<Utc>>,
-    place: String,
-}
-
-impl NamedSecret {
-    /// The secret itself; the error says which entry of the file is to blame.
-    pub fn resolve(&self, environment: Environment<'_>) -> Result<SecretString, super::Problem> {
-        self.secret
-            .resolve(environment)
-            .map_err(|message| super::Problem { place: self.place.clone(), message })
-    }
 }
 
 /// A mapped board: the columns that mean something, and the status labels that count.
@@ -211,58 +161,6 @@ fn read_windows(section: &Section<'_, '_>) -> Vec<u32> {
     windows
 }
 
-fn read_source(section: Section<'_, '_>, keys: &mut HashSet<String>) -> Option<Source> {
-    let key = section.required("key", identifier);
-    if let Some(key) = &key
-        && !keys.insert(key.clone())
-    {
-        section.report(format!(
-            "the source key `{key}` stands in this file twice; a key belongs to one org"
-        ));
-    }
-    let secrets: Vec<_> = section.sections("secrets").into_iter().filter_map(read_secret).collect();
-    if secrets.is_empty() {
-        section.report("a source needs at least one entry in `secrets`");
-    }
-    let verify = section.required("verify", |scheme| match scheme {
-        "jwt" | "token" => Ok(scheme.to_owned()),
-        _ => Err(format!("is `{scheme}`; it must be `jwt` or `token`")),
-    });
-    let verify = match verify?.as_str() {
-        "jwt" => Verify::Jwt {
-            secrets,
-            audience: read_texts(&section, "audience"),
-            leeway_seconds: section.number("leeway_seconds", None, 60, 0..=3600),
-        },
-        _ => Verify::Token { secrets },
-    };
-    section.finish();
-    Some(Source { key: key?, verify })
-}
-
-fn read_secret(section: Section<'_, '_>) -> Option<NamedSecret> {
-    let label = section.required("label", |text| Ok(text.to_owned()));
-    let place = section.get::<String>("secret").map(|found| found.place);
-    let secret = section.required("secret", SecretRef::parse);
-    let until = section.get::<Instant>("until").map(|found| found.value.0);
-    section.finish();
-    Some(NamedSecret { label: label?, secret: secret?, until, place: place? })
-}
-
-/// A TOML offset date-time.
-struct Instant(DateTime<Utc>);
-
-impl super::document::Scalar for Instant {
-    const WHAT: &'static str = "an instant such as 2027-01-01T00:00:00Z";
-    fn from_toml(value: &toml::de::DeValue<'_>) -> Option<Self> {
-        let text = value.as_datetime()?.to_string();
-        Self::from_text(&text)
-    }
-    fn from_text(text: &str) -> Option<Self> {
-        DateTime::<FixedOffset>::parse_from_rfc3339(text).ok().map(|at| Self(at.to_utc()))
-    }
-}
-
 fn read_board(section: Section<'_, '_>, ids: &mut HashSet<i64>) -> Option<Board> {
     let id = section.get::<i64>("id");
     match &id {
@@ -313,19 +211,8 @@ fn read_labels(section: &Section<'_, '_>, key: &'static str) -> Labels {
     labels
 }
 
-fn read_texts(section: &Section<'_, '_>, key: &'static str) -> Vec<String> {
-    let mut texts = Vec::new();
-    for value in section.array(key) {
-        match value.get_ref().as_str() {
-            Some(text) => texts.push(text.to_owned()),
-            None => section.report_value(value, format!("`{key}` lists texts")),
-        }
-    }
-    texts
-}
-
 /// Ids and keys stand in URLs, NATS subjects and Redis keys, so they are plain.
-fn identifier(text: &str) -> Result<String, String> {
+pub(super) fn identifier(text: &str) -> Result<String, String> {
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let valid = (1..=63).contains(&text.len())
         && text.starts_with(plain)
@@ -340,6 +227,6 @@ fn identifier(text: &str) -> Result<String, String> {
 }
 
 /// A number whose bounds were checked to fit.
-fn small(number: u64) -> u32 {
+pub(super) fn small(number: u64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }

@@ -1,4 +1,5 @@
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::*;
@@ -37,7 +38,7 @@ fn hs256() -> Value {
 }
 
 fn check_with(verifier: &Hs256, header: &str, now: i64) -> Result<(), Rejected> {
-    verifier.check(Some(&SecretString::from(header.to_owned())), at(now))
+    verifier.check(Some(&HeaderValue::from_str(header).unwrap()), at(now))
 }
 
 fn check(header: &str, now: i64) -> Result<(), Rejected> {

@@ -1,0 +1,41 @@
+//! The section `[ingest]`: the bounds of the door.
+
+use std::{net::SocketAddr, time::Duration};
+
+use super::{document::Section, listen, secret::SecretRef};
+
+#[derive(Debug, Clone)]
+pub struct Ingest {
+    /// Default: 127.0.0.1:8080.
+    pub listen: SocketAddr,
+    /// Within this time a webhook is answered once its body is there, durable or not. Milliseconds.
+    /// Default: 4000.
+    pub answer_within: Duration,
+    /// Within this time a request's head must be there, and then its body. Milliseconds. Default: 10000.
+    pub read_within: Duration,
+    /// Publishes in flight at most; beyond them webhooks are shed with 503. Default: 1024.
+    pub max_in_flight: usize,
+    /// Open connections at most; more wait in the kernel's queue. Default: 10000.
+    pub max_connections: usize,
+    /// `env:NAME` or `file:PATH`: seals the signatures of refused webhooks in the quarantine, so that they
+    /// can be verified again. Without it a quarantined JWT is not kept. Default: none.
+    pub quarantine_key: Option<SecretRef>,
+}
+
+pub(super) fn read_ingest(section: Section<'_, '_>) -> Ingest {
+    let listen = listen(&section, 8080);
+    let millis =
+        |key, default, bounds| Duration::from_millis(section.number(key, None, default, bounds));
+    let answer_within = millis("answer_within_ms", 4000, 100..=5000);
+    let read_within = millis("read_within_ms", 10_000, 100..=60_000);
+    let count = |key, default, most| {
+        usize::try_from(section.number(key, None, default, 1..=most)).unwrap_or(usize::MAX)
+    };
+    let max_in_flight = count("max_in_flight", 1024, 65_536);
+    let max_connections = count("max_connections", 10_000, 1_000_000);
+    let quarantine_key = section
+        .get_or_env::<String>("quarantine_key", None)
+        .and_then(|found| section.parsed("quarantine_key", found, SecretRef::parse));
+    section.finish();
+    Ingest { listen, answer_within, read_within, max_in_flight, max_connections, quarantine_key }
+}
