@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use leadpulse_nats::{Envelope, Kind, envelope, instant};
 use leadpulse_service::config::{Config, HotRule};
 use projector::{
     agents::figures::{CohortLead, Figures, Leads, Totals, Win, figures},
@@ -13,10 +12,9 @@ use projector::{
 };
 use proptest::{collection::vec, prelude::*};
 use rust_decimal::{Decimal, prelude::ToPrimitive};
-use serde_json::value::RawValue;
 use tests::{
     generate::{Size, arrivals, history},
-    harness::{ORG, SOURCE, configuration},
+    harness::{ORG, configuration, envelope},
     naive::{
         AgentMetrics, Arrival, EnteredSource, Event, Lead, Lifecycle, Micros, State, World, agents,
     },
@@ -34,25 +32,6 @@ fn mapping(rules: &Rules) -> (Config, Mapping) {
     (config, mapping)
 }
 
-/// The event in the envelope that ingest would put it into; its identity and time are the naive ones.
-fn envelope_of(arrival: &Arrival) -> Envelope {
-    let event = Event::read(arrival);
-    let spelled = event.json["type"].as_str().unwrap_or_default();
-    let lead = event.lead();
-    Envelope {
-        v: envelope::VERSION,
-        org: ORG.into(),
-        source: SOURCE.into(),
-        event_id: event.id.clone(),
-        kind: Kind::of(spelled),
-        board_id: event.board_id(),
-        item_id: lead.map(|(_, item)| item),
-        occurred_at: instant::from_micros(event.occurred_at).unwrap(),
-        received_at: instant::from_micros(arrival.received_at).unwrap(),
-        event: RawValue::from_string(arrival.event.clone()).unwrap(),
-    }
-}
-
 /// What the stream would hold: the first arrival of each event.
 fn stream(deliveries: &[String]) -> Vec<Arrival> {
     let mut known = std::collections::BTreeSet::new();
@@ -62,15 +41,11 @@ fn stream(deliveries: &[String]) -> Vec<Arrival> {
 }
 
 fn told(stream: &[Arrival], mapping: &Mapping) -> Vec<LeadEvent> {
-    let meaning = |arrival: &Arrival| match event::decode(
-        &envelope_of(arrival),
-        arrival.seq,
-        None,
-        mapping,
-    ) {
-        Meaning::Lead(event) => Some(event),
-        _ => None,
-    };
+    let meaning =
+        |arrival: &Arrival| match event::decode(&envelope(arrival), arrival.seq, None, mapping) {
+            Meaning::Lead(event) => Some(event),
+            _ => None,
+        };
     stream.iter().filter_map(meaning).collect()
 }
 

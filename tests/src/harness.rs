@@ -12,7 +12,7 @@ mod wait;
 
 pub use http::{Accepted, Answer};
 pub use postgres::Database;
-pub use projection::{Projection, create_stream};
+pub use projection::{Projection, create_stream, envelope};
 pub use service::Service;
 pub use stream::Message;
 pub use token::{Claims, SHORT_LIVED_TOKEN, sign_jwt};
@@ -25,7 +25,6 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use reqwest::Client;
 use xtask::servers::{Binaries, Choice, Nats, NatsOptions, Redis, RedisOptions, Scratch, Server};
 
 use crate::rules::Rules;
@@ -135,7 +134,6 @@ pub struct App {
     pub query_api: Service,
     pub ground: Ground,
     pub api_key: String,
-    client: Client,
 }
 
 impl App {
@@ -156,9 +154,8 @@ impl App {
         // The projector first: it is the only migrator.
         let projector = ground.start("projector")?;
         let (ingest, query_api) = (ground.start("ingest")?, ground.start("query-api")?);
-        let client = http::client()?;
         let api_key = String::new();
-        let mut app = Self { ingest, projector, query_api, ground, api_key, client };
+        let mut app = Self { ingest, projector, query_api, ground, api_key };
         app.wait_until_ready().await;
         app.api_key = app.ground.create_key(ORG, &[]);
         Ok(app)
@@ -166,11 +163,7 @@ impl App {
 
     pub async fn wait_until_ready(&self) {
         for service in self.services() {
-            let url = format!("{}/health/readiness", service.url());
-            wait_until(&format!("{} is ready", service.name()), PATIENCE, async || {
-                self.client.get(&url).send().await.is_ok_and(|answer| answer.status() == 200)
-            })
-            .await;
+            service.wait_until_ready().await;
         }
     }
 

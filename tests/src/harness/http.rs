@@ -4,7 +4,7 @@ use anyhow::Result;
 use reqwest::{Client, RequestBuilder, header::HeaderMap};
 use serde_json::Value;
 
-use super::{App, Claims, PATIENCE, SECRET, SOURCE, eventually, sign_jwt};
+use super::{App, Claims, PATIENCE, SECRET, SOURCE, Service, eventually, sign_jwt};
 
 /// What a service answered.
 #[derive(Debug, Clone)]
@@ -37,32 +37,35 @@ pub(super) fn client() -> Result<Client> {
     Ok(Client::builder().no_proxy().timeout(PATIENCE).pool_max_idle_per_host(0).build()?)
 }
 
-pub(super) async fn answer(request: RequestBuilder) -> Result<Answer> {
+async fn send(request: RequestBuilder, headers: &[(&str, &str)]) -> Result<Answer> {
+    let request =
+        headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
     let response = request.send().await?;
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     Ok(Answer { status, headers, body: response.text().await? })
 }
 
-impl App {
-    /// Posts a body as it is; `token` is the whole `Authorization` header.
-    pub async fn post_webhook(
-        &self,
-        source: &str,
-        token: Option<&str>,
-        body: &str,
-    ) -> Result<Answer> {
-        let url = format!("{}/webhooks/monday/{source}", self.ingest.url());
-        let mut request = self.client.post(url).header("content-type", "application/json");
-        if let Some(token) = token {
-            request = request.header("authorization", token);
-        }
-        answer(request.body(body.to_owned())).await
+impl Service {
+    /// Reads a page of the service.
+    pub async fn get(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
+        send(self.client.get(format!("{}{path}", self.url())), headers).await
+    }
+
+    /// Reads a page that needs no credential, such as `/health`.
+    pub async fn page(&self, path: &str) -> Answer {
+        self.get(path, &[]).await.unwrap_or_else(|error| panic!("GET {path}: {error:#}"))
+    }
+
+    pub async fn post(&self, path: &str, headers: &[(&str, &str)], body: &str) -> Result<Answer> {
+        send(self.client.post(format!("{}{path}", self.url())).body(body.to_owned()), headers).await
     }
 
     /// Posts an event as monday.com would, signed.
     pub async fn post_event(&self, event: &str) -> Result<Answer> {
         let token = sign_jwt(&Claims::default(), SECRET);
-        self.post_webhook(SOURCE, Some(&token), &format!("{{\"event\":{event}}}")).await
+        let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+        let path = format!("/webhooks/monday/{SOURCE}");
+        self.post(&path, &headers, &format!("{{\"event\":{event}}}")).await
     }
 
     /// Delivers an event until it is taken in: monday.com tries again when it gets no 200.
@@ -86,28 +89,17 @@ impl App {
         }
         highest
     }
+}
 
+impl App {
     /// Reads as a dashboard with the test's API key.
     pub async fn get(&self, path: &str) -> Answer {
         self.try_get(path).await.unwrap_or_else(|error| panic!("GET {path}: {error:#}"))
     }
 
     pub async fn try_get(&self, path: &str) -> Result<Answer> {
-        self.get_with(path, &[("authorization", &format!("Bearer {}", self.api_key))]).await
-    }
-
-    pub async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Result<Answer> {
-        let mut request = self.client.get(format!("{}{path}", self.query_api.url()));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        answer(request).await
-    }
-
-    /// Reads a service's own page, such as `/health`, without any credential.
-    pub async fn get_page(&self, service: &super::Service, path: &str) -> Answer {
-        let request = self.client.get(format!("{}{path}", service.url()));
-        answer(request).await.unwrap_or_else(|error| panic!("GET {path}: {error:#}"))
+        let key = format!("Bearer {}", self.api_key);
+        self.query_api.get(path, &[("authorization", &key)]).await
     }
 
     /// Reads what stands when the read models have the stream up to `seq`; tries again while they are behind.

@@ -152,7 +152,8 @@ pub async fn create_stream(ground: &Ground) {
     created.expect("the stream can be created");
 }
 
-fn envelope(arrival: &Arrival) -> Envelope {
+/// The event in the envelope that ingest would put it into; its identity and time are the naive ones.
+pub fn envelope(arrival: &Arrival) -> Envelope {
     let event = Event::read(arrival);
     let instant = |micros: i64| Utc.timestamp_micros(micros).single().expect("an instant");
     let item = event.lead().map(|(_, item)| item);

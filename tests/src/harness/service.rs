@@ -8,15 +8,17 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use reqwest::Client;
 use serde_json::Value;
 use xtask::servers::{Ending, Process};
 
-use super::{PATIENCE, binaries};
+use super::{PATIENCE, binaries, http, wait_until};
 
 pub struct Service {
     name: &'static str,
     url: String,
     process: Process,
+    pub(super) client: Client,
     log: PathBuf,
     environment: Vec<(String, String)>,
 }
@@ -29,7 +31,8 @@ impl Service {
     ) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let (process, url) = launch(name, &log, environment)?;
-        Ok(Self { name, url, process, log, environment: environment.to_vec() })
+        let client = http::client()?;
+        Ok(Self { name, url, process, client, log, environment: environment.to_vec() })
     }
 
     pub fn name(&self) -> &'static str {
@@ -53,6 +56,14 @@ impl Service {
     pub fn set(&mut self, name: &str, value: &str) {
         self.environment.retain(|(known, _)| known != name);
         self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Waits until it says that it can do its job.
+    pub async fn wait_until_ready(&self) {
+        wait_until(&format!("{} is ready", self.name), PATIENCE, async || {
+            self.get("/health/readiness", &[]).await.is_ok_and(|answer| answer.status == 200)
+        })
+        .await;
     }
 
     pub fn kill9(&mut self) {
