@@ -106,8 +106,8 @@ impl Drop for Service {
 fn launch(name: &str, log: &Path, environment: &[(String, String)]) -> Result<(Process, String)> {
     let mut command = Command::new(binaries::path(name)?);
     command.env_clear().envs(environment.iter().cloned());
+    let from = fs::metadata(log).map_or(0, |earlier_runs| earlier_runs.len());
     let mut process = Process::start(name, command, log, Ending::default())?;
-    let (_, from) = process.log();
     process.wait_ready(PATIENCE, || listening(log, from).is_some())?;
     let address = listening(log, from).context("it listened a moment ago")?;
     Ok((process, format!("http://{address}")))
