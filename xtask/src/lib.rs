@@ -1,5 +1,6 @@
 //! What `cargo xtask` is made of. The tests use [`servers`] and [`demo`] too.
 
+pub mod bench;
 pub mod check;
 pub mod demo;
 pub mod down;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{check, down, up};
+use xtask::{bench, check, down, up};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "The developer's commands", disable_help_subcommand = true)]
@@ -20,6 +20,8 @@ enum Command {
     Down,
     /// Run all checks and tests
     Test(check::Options),
+    /// Measure, each figure beside the limit that it is a share of
+    Bench(bench::Options),
 }
 
 fn main() -> ExitCode {
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
         Command::Up(options) => up::main(options),
         Command::Down => down::main(),
         Command::Test(options) => check::main(&options),
+        Command::Bench(options) => bench::main(&options),
     };
     result.unwrap_or_else(|error| {
         xtask::say::error(&format!("{error:#}"));

@@ -1,0 +1,35 @@
+//! `cargo xtask bench`: each figure beside the limit that it is a share of, measured in the same run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failed benchmark is a panic")]
+#![allow(clippy::print_stdout, reason = "the table is the product")]
+#![allow(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    reason = "figures for people"
+)]
+
+mod projector;
+mod report;
+mod stage;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask bench")]
+struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// The projector beside the stream's read and Postgres' upserts
+    Projector(projector::Options),
+}
+
+#[tokio::main]
+async fn main() {
+    match Arguments::parse().what {
+        What::Projector(options) => projector::run(&options).await,
+    }
+}

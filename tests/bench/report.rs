@@ -1,0 +1,34 @@
+//! Figures for people.
+
+use std::time::Duration;
+
+/// Events or rows a second.
+pub(crate) fn rate(count: usize, took: Duration) -> f64 {
+    count as f64 / took.as_secs_f64()
+}
+
+/// `41 k/s`.
+pub(crate) fn per_second(rate: f64) -> String {
+    if rate >= 10_000.0 { format!("{:.1} k/s", rate / 1000.0) } else { format!("{rate:.0} /s") }
+}
+
+pub(crate) fn milliseconds(duration: Duration) -> String {
+    format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
+}
+
+/// The value below which this share of the samples lies.
+pub(crate) fn percentile(samples: &mut [Duration], share: f64) -> Duration {
+    samples.sort_unstable();
+    let last = samples.len().saturating_sub(1);
+    let place = (last as f64 * share).round() as usize;
+    samples.get(place).copied().unwrap_or_default()
+}
+
+/// A table as it stands in `docs/benchmarks.md`.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) {
+    println!("\n| {} |", head.join(" | "));
+    println!("|{}", "---|".repeat(head.len()));
+    for row in rows {
+        println!("| {} |", row.join(" | "));
+    }
+}

@@ -1,0 +1,242 @@
+//! Servers, a filled stream and a measured projector, with the settings of `cargo xtask up`.
+
+use std::{
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use async_nats::jetstream;
+use chrono::{TimeZone, Utc};
+use leadpulse_nats::{Envelope, Kind, envelope, streams};
+use serde_json::value::RawValue;
+use sqlx::{Connection, Executor, PgPool, postgres::PgPoolOptions};
+use xtask::servers::{
+    Binaries, Choice, Nats, NatsOptions, Postgres, PostgresOptions, Scratch, Server,
+};
+
+pub(crate) const ORG: &str = "bench";
+
+pub(crate) struct Stage {
+    pub postgres: Server,
+    pub nats: Server,
+    pub scratch: Scratch,
+}
+
+impl Stage {
+    pub(crate) fn start() -> Self {
+        let choice = Choice::from_environment().unwrap();
+        let servers = Binaries::get(choice, false, &mut |line| eprintln!("{line}")).unwrap();
+        println!("servers: {servers}");
+        let scratch = Scratch::new("bench").unwrap();
+        let options = PostgresOptions { keep: false, ..PostgresOptions::dev() };
+        let postgres =
+            Postgres::start(&servers, &scratch.path().join("postgres"), &options).unwrap();
+        let nats =
+            Nats::start(&servers, &scratch.path().join("nats"), &NatsOptions::default()).unwrap();
+        Self { postgres, nats, scratch }
+    }
+
+    pub(crate) async fn jetstream(&self) -> jetstream::Context {
+        jetstream::new(async_nats::connect(self.nats.url()).await.unwrap())
+    }
+
+    /// An empty stream of record.
+    pub(crate) async fn new_stream(&self) {
+        let jetstream = self.jetstream().await;
+        let _ = jetstream.delete_stream(streams::EVENTS).await;
+        jetstream.create_stream(streams::events(1).unwrap()).await.unwrap();
+    }
+
+    /// An empty, migrated database.
+    pub(crate) async fn new_database(&self, name: &'static str) -> PgPool {
+        let mut admin = sqlx::PgConnection::connect(self.postgres.url()).await.unwrap();
+        let drop = sqlx::AssertSqlSafe(format!("drop database if exists {name} with (force)"));
+        admin.execute(drop).await.unwrap();
+        admin.execute(sqlx::AssertSqlSafe(format!("create database {name}"))).await.unwrap();
+        let pool = PgPoolOptions::new().max_connections(16).connect_lazy(&self.url(name)).unwrap();
+        projector::store::migrate(&pool).await.unwrap();
+        pool
+    }
+
+    pub(crate) fn url(&self, database: &str) -> String {
+        let (server, _) = self.postgres.url().rsplit_once('/').unwrap();
+        format!("{server}/{database}")
+    }
+
+    /// The release binary of the projector.
+    pub(crate) fn projector(&self, database: &str, lanes: u32) -> Running {
+        let config = self.scratch.path().join("leadpulse.toml");
+        std::fs::write(&config, CONFIG).unwrap();
+        let port = xtask::servers::free_port().unwrap();
+        let child = Command::new("target/release/projector")
+            .env("LEADPULSE_CONFIG", config)
+            .env("DATABASE_URL", self.url(database))
+            .env("NATS_URL", self.nats.url())
+            .env("LEADPULSE_PROJECTOR_LANES", lanes.to_string())
+            .env("LEADPULSE_PROJECTOR_LISTEN", format!("127.0.0.1:{port}"))
+            .env("LEADPULSE_LOG_LEVEL", "warn")
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        Running { child, port }
+    }
+}
+
+pub(crate) struct Running {
+    child: Child,
+    port: u16,
+}
+
+impl Running {
+    pub(crate) async fn metrics(&self) -> String {
+        let url = format!("http://127.0.0.1:{}/metrics", self.port);
+        reqwest::get(url).await.unwrap().text().await.unwrap()
+    }
+
+    /// The sum of a metric over its labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let text = self.metrics().await;
+        let lines = text.lines().filter(|line| {
+            line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']))
+        });
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// The most memory that it has held.
+    pub(crate) fn peak_mebibytes(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        let kibibytes: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
+        kibibytes / 1024.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// How long until all lanes have this.
+pub(crate) async fn applied(pool: &PgPool, seq: i64) -> Duration {
+    let started = Instant::now();
+    loop {
+        let query = "select min(seq) from checkpoint where projection = 'main'";
+        let at: Option<i64> = sqlx::query_scalar(query).fetch_one(pool).await.unwrap();
+        if at.is_some_and(|at| at >= seq) {
+            return started.elapsed();
+        }
+        assert!(started.elapsed() < Duration::from_secs(1200), "the projector does not get there");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The event `n` on a lead: its creation first, then what sales people do.
+pub(crate) fn event(lead: i64, n: u64) -> Envelope {
+    // Some seconds apart, in the last 90 days.
+    let at = 1_788_000_000_000_000 + i64::try_from(n).unwrap() * 7_000_000 / 10;
+    let at = Utc.timestamp_micros(at).single().unwrap();
+    let (kind, said) = match n % 5 {
+        0 => (Kind::CreatePulse, format!(r#""pulseName":"Lead {lead}","groupId":"topics""#)),
+        1 => {
+            let agent = 1 + lead % 500;
+            (
+                Kind::UpdateColumnValue,
+                format!(
+                    r#""columnId":"person","value":{{"personsAndTeams":[{{"id":{agent},"kind":"person"}}]}}"#
+                ),
+            )
+        }
+        2 => {
+            let label = n / 5 % 4;
+            (
+                Kind::UpdateColumnValue,
+                format!(
+                    r#""columnId":"status","value":{{"label":{{"index":{label},"text":"Label {label}"}}}}"#
+                ),
+            )
+        }
+        3 => (
+            Kind::UpdateColumnValue,
+            format!(r#""columnId":"numbers","value":{{"value":{}.5}}"#, n % 100_000),
+        ),
+        _ => (Kind::CreateUpdate, r#""textBody":"called""#.to_owned()),
+    };
+    let event = format!(
+        r#"{{"app":"monday","type":"{kind}","triggerTime":"{}","subscriptionId":1,"userId":7001,"boardId":9001,"pulseId":{lead},"triggerUuid":"{n:032x}",{said}}}"#,
+        at.to_rfc3339()
+    );
+    Envelope {
+        v: envelope::VERSION,
+        org: ORG.into(),
+        source: "bench".into(),
+        event_id: format!("1:{n:032x}"),
+        kind,
+        board_id: Some(9001),
+        item_id: Some(lead),
+        occurred_at: at,
+        received_at: at,
+        event: RawValue::from_string(event).unwrap(),
+    }
+}
+
+/// How the events fall on the leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spread {
+    Uniform,
+    /// A few leads get most of the events.
+    Skewed,
+}
+
+impl Spread {
+    pub(crate) fn lead(self, n: u64, leads: i64) -> i64 {
+        // A fixed scramble: the same stream in every run.
+        let random = (n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 11) as f64 / (1_u64 << 53) as f64;
+        let place = match self {
+            Self::Uniform => random,
+            Self::Skewed => random.powi(4),
+        };
+        (place * leads as f64) as i64
+    }
+}
+
+/// Fills the stream, many publishes at a time.
+pub(crate) async fn publish(
+    jetstream: &jetstream::Context,
+    numbers: std::ops::Range<u64>,
+    lead: impl Fn(u64) -> i64,
+) {
+    let mut waiting = Vec::new();
+    for n in numbers {
+        let envelope = event(lead(n), n);
+        let payload = serde_json::to_vec(&envelope).unwrap();
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert(envelope::MESSAGE_ID, envelope.message_id().as_str());
+        waiting.push(
+            jetstream
+                .publish_with_headers(envelope.subject(), headers, payload.into())
+                .await
+                .unwrap(),
+        );
+        if waiting.len() == 512 {
+            for ack in waiting.drain(..) {
+                ack.await.unwrap();
+            }
+        }
+    }
+    for ack in waiting {
+        ack.await.unwrap();
+    }
+}
+
+pub(crate) const CONFIG: &str = r#"
+[[orgs]]
+id = "bench"
+[[orgs.boards]]
+id = 9001
+columns = { owner = "person", status = "status", amount = "numbers", industry = "dropdown" }
+contacted = [1]
+won = [2]
+lost = [3]
+"#;
