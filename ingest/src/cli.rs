@@ -28,12 +28,30 @@ pub enum Command {
     Serve,
     /// Report all problems of the configuration, each with its place, and find every secret.
     CheckConfig,
+    /// Compare the streams with their definitions, or make them so.
+    Streams {
+        #[command(subcommand)]
+        action: Streams,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Streams {
+    /// Show what is missing and what differs; change nothing.
+    Plan,
+    /// Create what is missing; with --yes, also change what differs.
+    Apply {
+        /// Change streams that hold data.
+        #[arg(long)]
+        yes: bool,
+    },
 }
 
 const EXAMPLES: &str = "\
 Examples:
   ingest                                   serve, with ./leadpulse.toml
   ingest check-config --config prod.toml   what is wrong with prod.toml?
+  ingest streams plan                      do the streams look as they should?
   NATS_URL=nats://10.0.0.5:4222 ingest     the environment wins over the file
 
 A webhook's URL is https://HOST/webhooks/monday/SOURCE, SOURCE being the `key` of one of the

@@ -4,8 +4,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ingest::{
-    cli::{Cli, Command},
+    cli::{Cli, Command, Streams},
     serve, source,
+    stream::plan,
 };
 use leadpulse_service::config::{Config, process_environment};
 
@@ -23,8 +24,12 @@ fn main() -> ExitCode {
         Err(unusable) => return refuse(&unusable),
     };
     let done = match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(config, sources),
+        Command::Serve => serve::run(cli.config, config, sources),
         Command::CheckConfig => check_config(&sources),
+        Command::Streams { action: Streams::Plan } => tool(plan::run(&config.nats, false, false)),
+        Command::Streams { action: Streams::Apply { yes } } => {
+            tool(plan::run(&config.nats, true, yes))
+        }
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -33,6 +38,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Runs a command that ends by itself.
+fn tool(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 
 fn refuse(unusable: &dyn std::error::Error) -> ExitCode {

@@ -104,7 +104,7 @@ impl Publisher {
                 () = sleep_until(deadline) => return Err(Refusal::NotStored(reason)),
                 () = sleep_until(resend_at) => {
                     resend_at += RESEND_AFTER;
-                    if self.broker.is_connected() {
+                    if self.broker.takes_events() {
                         counter!("ingest_publish_resends_total").increment(1);
                         attempts.push(self.attempt(record, headers.clone()));
                     } else {
@@ -169,7 +169,7 @@ fn judge_answer(error: &jetstream::context::PublishError) -> Attempt {
 impl Broker {
     /// Waits for a connection.
     async fn connected(&self) {
-        while !self.is_connected() {
+        while !self.takes_events() {
             sleep(Duration::from_millis(20)).await;
         }
     }

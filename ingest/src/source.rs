@@ -1,10 +1,14 @@
 //! Who may post: the sources of the configuration with their secrets, ready to verify.
 
-use std::{collections::HashMap, sync::Arc};
+mod rate;
+pub mod reload;
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use leadpulse_service::config::{Config, Environment, Unusable};
 
 use crate::verify::Verifier;
+use rate::Rate;
 
 /// One source of webhooks, of one org.
 #[derive(Debug)]
@@ -12,6 +16,19 @@ pub struct Source {
     pub org: String,
     pub key: String,
     pub(crate) verifier: Verifier,
+    rate: Rate,
+}
+
+impl Source {
+    fn new(org: &str, key: &str, verifier: Verifier, per_second: u32) -> Self {
+        let rate = Rate::new(per_second, Instant::now());
+        Self { org: org.to_owned(), key: key.to_owned(), verifier, rate }
+    }
+
+    /// One more webhook of this source, if its rate allows it.
+    pub fn admits_one_more(&self) -> bool {
+        self.rate.take(Instant::now())
+    }
 }
 
 #[derive(Debug)]
@@ -29,18 +46,15 @@ impl Sources {
             for source in &org.sources {
                 match Verifier::new(&source.verify, environment) {
                     Ok(verifier) => {
-                        let (org, key) = (org.id.clone(), source.key.clone());
-                        by_key.insert(key.clone(), Arc::new(Source { org, key, verifier }));
+                        let source =
+                            Source::new(&org.id, &source.key, verifier, source.rate_per_second);
+                        by_key.insert(source.key.clone(), Arc::new(source));
                     }
                     Err(found) => problems.extend(found),
                 }
             }
         }
-        let stranger = Source {
-            org: String::new(),
-            key: "unknown".to_owned(),
-            verifier: Verifier::that_refuses(),
-        };
+        let stranger = Source::new("", "unknown", Verifier::that_refuses(), 1);
         match problems.is_empty() {
             true => Ok(Self { by_key, stranger: Arc::new(stranger) }),
             false => Err(Unusable(problems)),

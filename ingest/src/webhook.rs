@@ -1,6 +1,6 @@
 //! The life of one webhook: read, answer a challenge, verify, understand, publish, answer.
 
-use std::{any::Any, collections::HashMap, time::Instant};
+use std::{any::Any, collections::HashMap, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -41,26 +41,29 @@ pub async fn receive(
 ) -> Response {
     let began = Instant::now();
     let _counted = InFlight::count(gauge!("ingest_webhooks_in_flight"));
-    let source = door.sources.of(path.get("source").map_or("", String::as_str));
+    let sources = Arc::clone(&door.sources.borrow());
+    let source = sources.of(path.get("source").map_or("", String::as_str));
     let (parts, body) = request.into_parts();
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
     let proof =
         Proof { headers: parts.headers, token: path.remove("token").map(SecretString::from) };
     let handled = async {
         check_encoding(&proof.headers)?;
-        let body = body::read(body).await?;
-        let stranger = door.sources.is_stranger(&source);
+        let body = body::read(body, door.read_within).await?;
+        let stranger = sources.is_stranger(&source);
         if let (false, Some(challenge)) = (stranger, Challenge::of(&body)) {
             return Ok(Done::Challenge(challenge));
         }
         let received_at = Utc::now();
-        let source = source.clone();
-        let unverified = Unverified { source, body, received_at, proof };
+        let unverified = Unverified { source: Arc::clone(&source), body, received_at, proof };
         let verified = match unverified.verify() {
             Ok(verified) => verified,
             Err(_) if stranger => return Err(Refusal::UnknownSource),
             Err(rejected) => return Err(Refusal::Unauthorized(rejected)),
         };
+        if !source.admits_one_more() {
+            return Err(Refusal::TooMany);
+        }
         let record = Record::of(&verified)?;
         let stored = door.publisher.publish(&record, &trace).await?;
         Ok(Done::Stored(stored, record.kind().clone()))
