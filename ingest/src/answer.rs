@@ -81,6 +81,11 @@ impl Refusal {
         }
     }
 
+    /// Was it refused before its body was read?
+    pub fn body_is_missing(self) -> bool {
+        matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken | Self::Encoding)
+    }
+
     /// Only who is known, or has sent what nobody can read, is told what is wrong.
     fn explained(self) -> bool {
         !matches!(

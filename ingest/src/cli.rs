@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
+use crate::quarantine::show::Filter;
+
 /// Receives monday.com webhooks, verifies them, and answers 200 once the stream has them.
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
@@ -33,6 +35,36 @@ pub enum Command {
         #[command(subcommand)]
         action: Streams,
     },
+    /// Look at refused webhooks, and let them in once the cause is mended.
+    Quarantine {
+        #[command(subcommand)]
+        action: Quarantine,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Quarantine {
+    /// List what was refused.
+    List {
+        #[command(flatten)]
+        filter: Filter,
+        /// One JSON object a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one entry with its body.
+    Show {
+        /// Its number in the list.
+        entry: u64,
+    },
+    /// Verify entries again with the secrets of now, and publish those that pass.
+    Release {
+        #[command(flatten)]
+        filter: Filter,
+        /// Only say what would be released.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -52,6 +84,8 @@ Examples:
   ingest                                   serve, with ./leadpulse.toml
   ingest check-config --config prod.toml   what is wrong with prod.toml?
   ingest streams plan                      do the streams look as they should?
+  ingest quarantine release --since 2h --reason auth_signature --dry-run
+                                           what would pass, now that the secret is mended?
   NATS_URL=nats://10.0.0.5:4222 ingest     the environment wins over the file
 
 A webhook's URL is https://HOST/webhooks/monday/SOURCE, SOURCE being the `key` of one of the

@@ -10,7 +10,7 @@ use metrics::Gauge;
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{publish::Publisher, source::Sources, webhook};
+use crate::{publish::Publisher, quarantine::Quarantine, source::Sources, webhook};
 
 /// What a request needs: who may send, and where it goes.
 #[derive(Clone)]
@@ -18,6 +18,7 @@ pub struct Door {
     /// They change when the configuration is read again.
     pub sources: watch::Receiver<Arc<Sources>>,
     pub publisher: Publisher,
+    pub quarantine: Quarantine,
     /// Within this time a body must be there.
     pub read_within: Duration,
 }

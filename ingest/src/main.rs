@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use ingest::{
-    cli::{Cli, Command, Streams},
-    serve, source,
-    stream::plan,
+    cli::{Cli, Command},
+    operate,
+    quarantine::SealingKey,
+    serve,
+    source::Sources,
 };
 use leadpulse_service::config::{Config, process_environment};
 
@@ -19,17 +21,20 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(unusable) => return refuse(&unusable),
     };
-    let sources = match source::Sources::resolve(&config, &process_environment) {
+    let sources = match Sources::resolve(&config, &process_environment) {
         Ok(sources) => sources,
         Err(unusable) => return refuse(&unusable),
     };
+    let key = config.ingest.quarantine_key.as_ref();
+    let key = match SealingKey::resolve(key, &process_environment) {
+        Ok(key) => key,
+        Err(unusable) => return refuse(&unusable),
+    };
     let done = match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(cli.config, config, sources),
+        Command::Serve => serve::run(cli.config, config, sources, key),
         Command::CheckConfig => check_config(&sources),
-        Command::Streams { action: Streams::Plan } => tool(plan::run(&config.nats, false, false)),
-        Command::Streams { action: Streams::Apply { yes } } => {
-            tool(plan::run(&config.nats, true, yes))
-        }
+        Command::Streams { action } => operate::streams(&config, &action),
+        Command::Quarantine { action } => operate::quarantine(&config, &sources, key, action),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -40,18 +45,13 @@ fn main() -> ExitCode {
     }
 }
 
-/// Runs a command that ends by itself.
-fn tool(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
-}
-
 fn refuse(unusable: &dyn std::error::Error) -> ExitCode {
     eprintln!("error: {unusable}");
     ExitCode::from(UNUSABLE)
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the command is for")]
-fn check_config(sources: &source::Sources) -> anyhow::Result<()> {
+fn check_config(sources: &Sources) -> anyhow::Result<()> {
     println!("ok: {} sources, all secrets found", sources.len());
     Ok(())
 }

@@ -63,6 +63,10 @@ impl Publisher {
         }
     }
 
+    pub fn jetstream(&self) -> &jetstream::Context {
+        self.broker.jetstream()
+    }
+
     /// Publishes and waits for the acknowledgement, until the deadline at most.
     pub async fn publish(&self, record: &Record, trace: &TraceContext) -> Result<Stored, Refusal> {
         let deadline = Instant::now() + self.answer_within;
@@ -168,7 +172,7 @@ fn judge_answer(error: &jetstream::context::PublishError) -> Attempt {
 
 impl Broker {
     /// Waits for a connection.
-    async fn connected(&self) {
+    pub(crate) async fn connected(&self) {
         while !self.takes_events() {
             sleep(Duration::from_millis(20)).await;
         }

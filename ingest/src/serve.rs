@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     http::{self, Door},
     publish::Publisher,
+    quarantine::{Quarantine, SealingKey},
     source::{Sources, reload},
     stream::Broker,
 };
@@ -23,7 +24,7 @@ use crate::{
 const HEADER_BYTES: usize = 32 * 1024;
 
 /// Serves until a signal says stop; `path` is read again when it changes.
-pub fn run(path: PathBuf, config: Config, sources: Sources) -> Result<()> {
+pub fn run(path: PathBuf, config: Config, sources: Sources, key: Option<SealingKey>) -> Result<()> {
     telemetry::init(&config.log)?;
     let metrics = telemetry::metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -39,6 +40,7 @@ pub fn run(path: PathBuf, config: Config, sources: Sources) -> Result<()> {
         let door = Door {
             sources,
             publisher: Publisher::new(broker.clone(), &config.ingest),
+            quarantine: Quarantine::new(broker.clone(), key),
             read_within: config.ingest.read_within,
         };
         let limits = Limits {
