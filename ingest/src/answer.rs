@@ -39,6 +39,8 @@ pub enum Refusal {
     TooDeep,
     #[error("not an event: {0}")]
     NotAnEvent(&'static str),
+    #[error("more webhooks a second than the source may send")]
+    TooMany,
     #[error("too many webhooks in flight")]
     Overloaded,
     #[error("the stream has not acknowledged it: {0}")]
@@ -56,6 +58,7 @@ impl Refusal {
             Self::BodyBroken | Self::NotJson | Self::TooDeep | Self::NotAnEvent(_) => {
                 StatusCode::BAD_REQUEST
             }
+            Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -72,16 +75,26 @@ impl Refusal {
             Self::NotJson => "not_json",
             Self::TooDeep => "too_deep",
             Self::NotAnEvent(_) => "not_an_event",
+            Self::TooMany => "too_many",
             Self::Overloaded => "overloaded",
             Self::NotStored(why) => why,
         }
+    }
+
+    /// Was it refused before its body was read?
+    pub fn body_is_missing(self) -> bool {
+        matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken | Self::Encoding)
     }
 
     /// Only who is known, or has sent what nobody can read, is told what is wrong.
     fn explained(self) -> bool {
         !matches!(
             self,
-            Self::UnknownSource | Self::Unauthorized(_) | Self::Overloaded | Self::NotStored(_)
+            Self::UnknownSource
+                | Self::Unauthorized(_)
+                | Self::TooMany
+                | Self::Overloaded
+                | Self::NotStored(_)
         )
     }
 }
@@ -95,8 +108,13 @@ impl IntoResponse for Refusal {
             status.into_response()
         };
         let headers = response.headers_mut();
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
+        let retry_after = match status {
+            StatusCode::SERVICE_UNAVAILABLE => Some("5"),
+            StatusCode::TOO_MANY_REQUESTS => Some("1"),
+            _ => None,
+        };
+        if let Some(seconds) = retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
         if matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken) {
             // What is left of the body would be read as the next request.

@@ -2,20 +2,25 @@
 
 pub mod body;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{Router, routing::post};
 use leadpulse_service::health::Health;
 use metrics::Gauge;
+use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{publish::Publisher, source::Sources, webhook};
+use crate::{publish::Publisher, quarantine::Quarantine, source::Sources, webhook};
 
 /// What a request needs: who may send, and where it goes.
 #[derive(Clone)]
 pub struct Door {
-    pub sources: Arc<Sources>,
+    /// They change when the configuration is read again.
+    pub sources: watch::Receiver<Arc<Sources>>,
     pub publisher: Publisher,
+    pub quarantine: Quarantine,
+    /// Within this time a body must be there.
+    pub read_within: Duration,
 }
 
 pub fn router(door: Door, health: &Health) -> Router {

@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 use ingest::{
     cli::{Cli, Command},
-    serve, source,
+    operate,
+    quarantine::SealingKey,
+    serve,
+    source::Sources,
 };
 use leadpulse_service::config::{Config, process_environment};
 
@@ -18,13 +21,20 @@ fn main() -> ExitCode {
         Ok(config) => config,
         Err(unusable) => return refuse(&unusable),
     };
-    let sources = match source::Sources::resolve(&config, &process_environment) {
+    let sources = match Sources::resolve(&config, &process_environment) {
         Ok(sources) => sources,
         Err(unusable) => return refuse(&unusable),
     };
+    let key = config.ingest.quarantine_key.as_ref();
+    let key = match SealingKey::resolve(key, &process_environment) {
+        Ok(key) => key,
+        Err(unusable) => return refuse(&unusable),
+    };
     let done = match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(config, sources),
+        Command::Serve => serve::run(cli.config, config, sources, key),
         Command::CheckConfig => check_config(&sources),
+        Command::Streams { action } => operate::streams(&config, &action),
+        Command::Quarantine { action } => operate::quarantine(&config, &sources, key, action),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,7 +51,7 @@ fn refuse(unusable: &dyn std::error::Error) -> ExitCode {
 }
 
 #[expect(clippy::print_stdout, reason = "this is what the command is for")]
-fn check_config(sources: &source::Sources) -> anyhow::Result<()> {
+fn check_config(sources: &Sources) -> anyhow::Result<()> {
     println!("ok: {} sources, all secrets found", sources.len());
     Ok(())
 }

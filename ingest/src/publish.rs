@@ -63,6 +63,10 @@ impl Publisher {
         }
     }
 
+    pub fn jetstream(&self) -> &jetstream::Context {
+        self.broker.jetstream()
+    }
+
     /// Publishes and waits for the acknowledgement, until the deadline at most.
     pub async fn publish(&self, record: &Record, trace: &TraceContext) -> Result<Stored, Refusal> {
         let deadline = Instant::now() + self.answer_within;
@@ -104,7 +108,7 @@ impl Publisher {
                 () = sleep_until(deadline) => return Err(Refusal::NotStored(reason)),
                 () = sleep_until(resend_at) => {
                     resend_at += RESEND_AFTER;
-                    if self.broker.is_connected() {
+                    if self.broker.takes_events() {
                         counter!("ingest_publish_resends_total").increment(1);
                         attempts.push(self.attempt(record, headers.clone()));
                     } else {
@@ -168,8 +172,8 @@ fn judge_answer(error: &jetstream::context::PublishError) -> Attempt {
 
 impl Broker {
     /// Waits for a connection.
-    async fn connected(&self) {
-        while !self.is_connected() {
+    pub(crate) async fn connected(&self) {
+        while !self.takes_events() {
             sleep(Duration::from_millis(20)).await;
         }
     }

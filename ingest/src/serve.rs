@@ -1,23 +1,30 @@
 //! From a checked configuration to a drained end.
 
-use std::sync::Arc;
+use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use leadpulse_service::{
     config::Config,
-    health::{Health, Need},
-    http as connections, shutdown, telemetry,
+    health::Health,
+    http::{self as connections, Limits},
+    shutdown, telemetry,
 };
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
     http::{self, Door},
     publish::Publisher,
-    source::Sources,
+    quarantine::{Quarantine, SealingKey},
+    source::{Sources, reload},
     stream::Broker,
 };
 
-/// Serves until a signal says stop.
-pub fn run(config: Config, sources: Sources) -> Result<()> {
+/// A request's head is small; monday.com's token is the longest header.
+const HEADER_BYTES: usize = 32 * 1024;
+
+/// Serves until a signal says stop; `path` is read again when it changes.
+pub fn run(path: PathBuf, config: Config, sources: Sources, key: Option<SealingKey>) -> Result<()> {
     telemetry::init(&config.log)?;
     let metrics = telemetry::metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -29,16 +36,30 @@ pub fn run(config: Config, sources: Sources) -> Result<()> {
         let stop = shutdown::on_signals().context("signals can't be watched")?;
         let health = Health::new("ingest", metrics);
         let broker = Broker::connect(&config.nats).await?;
-        tokio::spawn(broker.clone().watch(health.dependency("nats", Need::Required)));
-        let door =
-            Door { sources: Arc::new(sources), publisher: Publisher::new(broker, &config.ingest) };
-        let draining = (stop.clone(), health.clone());
-        tokio::spawn(async move {
-            draining.0.cancelled().await;
-            draining.1.drain();
-        });
+        let (fresh, sources) = watch::channel(Arc::new(sources));
+        let door = Door {
+            sources,
+            publisher: Publisher::new(broker.clone(), &config.ingest),
+            quarantine: Quarantine::new(broker.clone(), key),
+            read_within: config.ingest.read_within,
+        };
+        let limits = Limits {
+            connections: config.ingest.max_connections,
+            header_timeout: config.ingest.read_within,
+            header_bytes: HEADER_BYTES,
+            ..Limits::default()
+        };
+        tokio::spawn(not_ready_once_stopped(stop.clone(), health.clone()));
+        tokio::spawn(reload::keep_fresh(path, config, fresh));
         let router = http::router(door, &health);
-        connections::serve(listener, router, connections::Limits::default(), stop).await?;
-        Ok(())
+        tokio::select! {
+            served = connections::serve(listener, router, limits, stop) => Ok(served?),
+            broken = broker.watch(health) => Err(broken.into()),
+        }
     })
+}
+
+async fn not_ready_once_stopped(stop: CancellationToken, health: Health) {
+    stop.cancelled().await;
+    health.drain();
 }

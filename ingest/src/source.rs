@@ -1,10 +1,14 @@
 //! Who may post: the sources of the configuration with their secrets, ready to verify.
 
-use std::{collections::HashMap, sync::Arc};
+mod rate;
+pub mod reload;
+
+use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use leadpulse_service::config::{Config, Environment, Unusable};
 
 use crate::verify::Verifier;
+use rate::Rate;
 
 /// One source of webhooks, of one org.
 #[derive(Debug)]
@@ -12,6 +16,35 @@ pub struct Source {
     pub org: String,
     pub key: String,
     pub(crate) verifier: Verifier,
+    rate: Rate,
+    quarantine_rate: Rate,
+}
+
+/// Refused webhooks of one source that are kept, a second: a flood of rubbish must not push out what is
+/// worth mending.
+const QUARANTINED_PER_SECOND: u32 = 200;
+
+impl Source {
+    fn new(org: &str, key: &str, verifier: Verifier, per_second: u32) -> Self {
+        let now = Instant::now();
+        Self {
+            org: org.to_owned(),
+            key: key.to_owned(),
+            verifier,
+            rate: Rate::new(per_second, now),
+            quarantine_rate: Rate::new(QUARANTINED_PER_SECOND, now),
+        }
+    }
+
+    /// One more webhook of this source, if its rate allows it.
+    pub fn admits_one_more(&self) -> bool {
+        self.rate.take(Instant::now())
+    }
+
+    /// One more refused webhook of this source may be kept.
+    pub(crate) fn quarantines_one_more(&self) -> bool {
+        self.quarantine_rate.take(Instant::now())
+    }
 }
 
 #[derive(Debug)]
@@ -29,32 +62,29 @@ impl Sources {
             for source in &org.sources {
                 match Verifier::new(&source.verify, environment) {
                     Ok(verifier) => {
-                        let (org, key) = (org.id.clone(), source.key.clone());
-                        by_key.insert(key.clone(), Arc::new(Source { org, key, verifier }));
+                        let source =
+                            Source::new(&org.id, &source.key, verifier, source.rate_per_second);
+                        by_key.insert(source.key.clone(), Arc::new(source));
                     }
                     Err(found) => problems.extend(found),
                 }
             }
         }
-        let stranger = Source {
-            org: String::new(),
-            key: "unknown".to_owned(),
-            verifier: Verifier::that_refuses(),
-        };
+        let stranger = Source::new("", "unknown", Verifier::that_refuses(), 1);
         match problems.is_empty() {
             true => Ok(Self { by_key, stranger: Arc::new(stranger) }),
             false => Err(Unusable(problems)),
         }
     }
 
-    /// The source of a URL. A key that nobody has gives a source that refuses everything, and takes as
-    /// long about it as a real one: the time of an answer must not tell which keys exist.
-    pub fn of(&self, key: &str) -> Arc<Source> {
-        Arc::clone(self.by_key.get(key).unwrap_or(&self.stranger))
-    }
-
-    pub fn is_stranger(&self, source: &Arc<Source>) -> bool {
-        Arc::ptr_eq(source, &self.stranger)
+    /// The source of a URL, and whether it is a stranger's. A key that nobody has gives a source that
+    /// refuses everything, and takes as long about it as a real one: the time of an answer must not tell
+    /// which keys exist.
+    pub fn of(&self, key: &str) -> (Arc<Source>, bool) {
+        match self.by_key.get(key) {
+            Some(source) => (Arc::clone(source), false),
+            None => (Arc::clone(&self.stranger), true),
+        }
     }
 
     pub fn len(&self) -> usize {

@@ -1,8 +1,18 @@
 //! The connection to NATS, kept by itself: `ingest` starts without a broker, is not ready then, and
 //! recovers when one comes. The streams are made from the definitions in `nats/streams` where they are
-//! missing, and never changed behind anybody's back where they are not.
+//! missing; where they differ, that is said, and `ingest streams apply` changes them.
 
-use std::time::{Duration, Instant};
+mod durability;
+mod monitor;
+pub mod plan;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result};
 use async_nats::{
@@ -15,10 +25,15 @@ use async_nats::{
     },
 };
 use leadpulse_nats::streams;
-use leadpulse_service::{config, health::Dependency};
+use leadpulse_service::{
+    config,
+    health::{Health, Need},
+};
 use secrecy::ExposeSecret;
 use tokio::time::timeout;
 use tracing::{info, warn};
+
+use durability::{Finding, Seen};
 
 /// A server that does not answer a ping for two of these intervals is given up for the next connection.
 const PING: Duration = Duration::from_secs(2);
@@ -37,14 +52,22 @@ const UNBOUNDED: usize = 1 << 20;
 pub struct Broker {
     client: Client,
     jetstream: jetstream::Context,
+    /// The stream of record, and the quarantine.
     definitions: [Config; 2],
+    config: config::Nats,
+    /// The promises that the configuration requires hold on this connection.
+    admitted: Arc<AtomicBool>,
 }
+
+/// The server does not keep what the configuration requires of it.
+#[derive(Debug, thiserror::Error)]
+#[error("NATS breaks a promise that `nats.require` asks for: {0}")]
+pub struct BrokenPromise(String);
 
 impl Broker {
     /// Begins to connect; that there is no server yet is no error.
     pub async fn connect(config: &config::Nats) -> Result<Self> {
-        let replicas = usize::try_from(config.replicas)?;
-        let definitions = [streams::events(replicas)?, streams::quarantine(replicas)?];
+        let definitions = definitions(config)?;
         let client =
             options().connect(addresses(config)?).await.context("the NATS client can't start")?;
         let jetstream = ContextBuilder::new()
@@ -53,61 +76,109 @@ impl Broker {
             .max_ack_inflight(UNBOUNDED)
             .backpressure_on_inflight(false)
             .build(client.clone());
-        Ok(Self { client, jetstream, definitions })
+        let admitted = Arc::new(AtomicBool::new(config.require.is_empty()));
+        Ok(Self { client, jetstream, definitions, config: config.clone(), admitted })
     }
 
-    pub fn is_connected(&self) -> bool {
+    fn is_connected(&self) -> bool {
         self.client.connection_state() == State::Connected
+    }
+
+    /// There is a connection, and what is required of its server holds.
+    pub fn takes_events(&self) -> bool {
+        self.is_connected() && self.admitted.load(Ordering::Relaxed)
     }
 
     pub(crate) fn jetstream(&self) -> &jetstream::Context {
         &self.jetstream
     }
 
-    /// Keeps the health of the broker up to date, for ever.
-    pub async fn watch(self, health: Dependency) {
-        let mut was_up = false;
+    /// Keeps the health of the broker up to date, for ever; ends only if the first server that is met
+    /// breaks a required promise.
+    pub async fn watch(self, health: Health) -> BrokenPromise {
+        let dependency = health.dependency("nats", Need::Required);
+        let (mut was_up, mut ever_up) = (false, false);
         loop {
             let began = Instant::now();
-            let seen = match timeout(LOOK_WITHIN, self.look()).await {
+            let seen = match timeout(LOOK_WITHIN, self.look(&health, !was_up)).await {
                 Ok(seen) => seen,
-                Err(_) => Err("the broker does not answer".to_owned()),
+                Err(_) => Err(Away::Silent("the broker does not answer".to_owned())),
             };
             match seen {
-                Ok(detail) => {
-                    if !was_up {
-                        info!(%detail, "the broker is here");
-                    }
+                Ok(()) => {
                     was_up = true;
-                    health.up(Some(began.elapsed()), detail);
+                    ever_up = true;
+                    let version = &self.client.server_info().version;
+                    dependency.up(Some(began.elapsed()), format!("nats-server {version}"));
                 }
-                Err(reason) => {
+                Err(Away::Breaks(promise)) if !ever_up => return BrokenPromise(promise),
+                Err(Away::Breaks(reason) | Away::Silent(reason)) => {
                     if was_up {
                         warn!(%reason, "the broker is away");
                     }
                     was_up = false;
-                    health.down(reason);
+                    self.admitted.store(self.config.require.is_empty(), Ordering::Relaxed);
+                    dependency.down(reason);
                 }
             }
             tokio::time::sleep(if was_up { LOOK_EVERY } else { LOOK_AGAIN_AFTER }).await;
         }
     }
 
-    /// Is there a server, and has it the streams? Those that are missing are made.
-    async fn look(&self) -> Result<String, String> {
+    /// Is there a server, and has it the streams? Those that are missing are made. On a new connection
+    /// the promises are looked at, too.
+    async fn look(&self, health: &Health, new: bool) -> Result<(), Away> {
         if !self.is_connected() {
-            return Err("not connected".to_owned());
+            return Err(Away::Silent("not connected".to_owned()));
         }
-        for definition in &self.definitions {
-            self.find_or_create(definition).await?;
+        let [events, quarantine] = &self.definitions;
+        let got = self.find_or_create(events).await.map_err(Away::Silent)?;
+        let quarantine_got = self.find_or_create(quarantine).await.map_err(Away::Silent)?;
+        if !new {
+            return Ok(());
         }
-        Ok(format!("nats-server {}", self.client.server_info().version))
+        for drift in durability::drift(quarantine, &quarantine_got) {
+            warn!(stream = %quarantine.name, "{drift}; see `ingest streams plan`");
+        }
+        let sync = match &self.config.monitor {
+            None => None,
+            Some(address) => match monitor::ask(address).await {
+                Ok(sync) => Some(sync),
+                Err(reason) => {
+                    warn!(%reason, "unknown how often the disk is synced");
+                    None
+                }
+            },
+        };
+        let version = &self.client.server_info().version;
+        self.admit(health, &Seen { version, asked: events, got: &got, sync })
     }
 
-    async fn find_or_create(&self, definition: &Config) -> Result<(), String> {
+    /// Says what an acknowledgement is worth here, and whether that is enough.
+    fn admit(&self, health: &Health, seen: &Seen<'_>) -> Result<(), Away> {
+        let findings = durability::findings(seen);
+        health.fact("durability", durability::fact(seen, &findings));
+        info!("durability: {}", durability::line(seen));
+        let mut broken = Vec::new();
+        for Finding { promise, fault } in findings {
+            let Some(fault) = fault else { continue };
+            let (name, required) = (promise.name(), self.config.require.contains(&promise));
+            warn!(promise = name, required, "{name}: {fault}");
+            if required {
+                broken.push(format!("{name}: {fault}"));
+            }
+        }
+        if !broken.is_empty() {
+            return Err(Away::Breaks(broken.join("; ")));
+        }
+        self.admitted.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    async fn find_or_create(&self, definition: &Config) -> Result<Config, String> {
         let name = &definition.name;
         let missing = match self.jetstream.get_stream(name).await {
-            Ok(_) => return Ok(()),
+            Ok(stream) => return Ok(stream.cached_info().config.clone()),
             Err(error) => error.kind(),
         };
         let absent = matches!(
@@ -119,13 +190,25 @@ impl Broker {
             return Err(format!("the stream {name} does not answer"));
         }
         match self.jetstream.create_stream(definition).await {
-            Ok(_) => {
+            Ok(stream) => {
                 info!(stream = %name, replicas = definition.num_replicas, "stream created");
-                Ok(())
+                Ok(stream.cached_info().config.clone())
             }
             Err(error) => Err(format!("the stream {name} can't be created: {error}")),
         }
     }
+}
+
+/// The stream of record, and the quarantine, as this installation wants them.
+fn definitions(config: &config::Nats) -> Result<[Config; 2]> {
+    let replicas = usize::try_from(config.replicas)?;
+    Ok([streams::events(replicas)?, streams::quarantine(replicas)?])
+}
+
+/// Why no event can be published now.
+enum Away {
+    Silent(String),
+    Breaks(String),
 }
 
 fn options() -> ConnectOptions {

@@ -18,19 +18,25 @@ use secrecy::SecretString;
 use crate::source::Source;
 
 /// A request as it came, with what could prove who sent it.
-pub struct Unverified {
+pub struct Unverified<'r> {
     pub source: Arc<Source>,
     pub body: Bytes,
     pub received_at: DateTime<Utc>,
-    pub proof: Proof,
+    pub proof: &'r Proof,
 }
 
 /// What a request brings along to prove its sender. It holds credentials and is never shown.
 #[derive(Default)]
 pub struct Proof {
     pub headers: HeaderMap,
-    /// The last segment of the URL.
-    pub token: Option<SecretString>,
+    /// Of the last segment of the URL: all that is needed of it, and nothing that could be used.
+    pub token_digest: Option<[u8; 32]>,
+}
+
+impl Proof {
+    pub fn new(headers: HeaderMap, token: Option<&str>) -> Self {
+        Self { headers, token_digest: token.map(token::digest) }
+    }
 }
 
 /// A request whose sender is known. Only [`Unverified::verify`] makes one.
@@ -41,10 +47,10 @@ pub struct Verified {
     received_at: DateTime<Utc>,
 }
 
-impl Unverified {
+impl Unverified<'_> {
     pub fn verify(self) -> Result<Verified, Rejected> {
         let Self { source, body, received_at, proof } = self;
-        source.verifier.check(&proof, &body, received_at)?;
+        source.verifier.check(proof, &body, received_at)?;
         Ok(Verified { source, body, received_at })
     }
 }
@@ -135,11 +141,19 @@ impl Verifier {
         Self::Jwt(jwt::Hs256::new(&secrets, Vec::new(), 0))
     }
 
+    /// Headers that prove one body and nothing else: they may be shown.
+    pub(crate) fn signature_headers(&self) -> Vec<&str> {
+        match self {
+            Self::Hmac(mac) => mac.headers(),
+            Self::Jwt(_) | Self::Token(_) => Vec::new(),
+        }
+    }
+
     fn check(&self, proof: &Proof, body: &[u8], now: DateTime<Utc>) -> Result<(), Rejected> {
         match self {
             Self::Jwt(jwt) => jwt.check(proof.headers.get(header::AUTHORIZATION), now),
             Self::Hmac(mac) => mac.check(&proof.headers, body, now),
-            Self::Token(token) => token.check(proof.token.as_ref(), now),
+            Self::Token(token) => token.check(proof.token_digest.as_ref(), now),
         }
     }
 }

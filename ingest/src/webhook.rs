@@ -1,6 +1,6 @@
 //! The life of one webhook: read, answer a challenge, verify, understand, publish, answer.
 
-use std::{any::Any, collections::HashMap, time::Instant};
+use std::{any::Any, collections::HashMap, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -9,11 +9,11 @@ use axum::{
     http::{HeaderMap, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use bytes::Bytes;
 use chrono::Utc;
 use leadpulse_nats::Kind;
 use leadpulse_service::trace::{TRACEPARENT, TraceContext};
 use metrics::{counter, gauge, histogram};
-use secrecy::SecretString;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -21,6 +21,8 @@ use crate::{
     event::Record,
     http::{Door, InFlight, body},
     publish::Stored,
+    quarantine::Refused,
+    source::Source,
     verify::{Proof, Unverified},
 };
 
@@ -34,6 +36,19 @@ enum Done {
     Stored(Stored, Kind),
 }
 
+/// A webhook on its way through.
+struct Webhook {
+    /// The key in the URL.
+    key: String,
+    source: Arc<Source>,
+    /// Nobody has this key; the source only takes the time that a real one takes.
+    stranger: bool,
+    proof: Proof,
+    /// As far as it has been read.
+    body: Bytes,
+    trace: TraceContext,
+}
+
 pub async fn receive(
     State(door): State<Door>,
     Path(mut path): Path<HashMap<String, String>>,
@@ -41,36 +56,51 @@ pub async fn receive(
 ) -> Response {
     let began = Instant::now();
     let _counted = InFlight::count(gauge!("ingest_webhooks_in_flight"));
-    let source = door.sources.of(path.get("source").map_or("", String::as_str));
     let (parts, body) = request.into_parts();
+    let key = path.remove("source").unwrap_or_default();
+    let (source, stranger) = door.sources.borrow().of(&key);
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
-    let proof =
-        Proof { headers: parts.headers, token: path.remove("token").map(SecretString::from) };
-    let handled = async {
-        check_encoding(&proof.headers)?;
-        let body = body::read(body).await?;
-        let stranger = door.sources.is_stranger(&source);
-        if let (false, Some(challenge)) = (stranger, Challenge::of(&body)) {
-            return Ok(Done::Challenge(challenge));
-        }
-        let received_at = Utc::now();
-        let source = source.clone();
-        let unverified = Unverified { source, body, received_at, proof };
-        let verified = match unverified.verify() {
-            Ok(verified) => verified,
-            Err(_) if stranger => return Err(Refusal::UnknownSource),
-            Err(rejected) => return Err(Refusal::Unauthorized(rejected)),
-        };
-        let record = Record::of(&verified)?;
-        let stored = door.publisher.publish(&record, &trace).await?;
-        Ok(Done::Stored(stored, record.kind().clone()))
-    };
-    let outcome = handled.await;
-    account(&source.key, &trace, began, &outcome);
+    let proof = Proof::new(parts.headers, path.get("token").map(String::as_str));
+    let mut webhook = Webhook { key, source, stranger, proof, body: Bytes::new(), trace };
+    let outcome = webhook.take(&door, body).await;
+    if let Err(refusal) = outcome {
+        door.quarantine.keep(webhook.refused(refusal)).await;
+    }
+    account(&webhook, began, &outcome);
     match outcome {
         Ok(Done::Challenge(challenge)) => Json(challenge).into_response(),
         Ok(Done::Stored(stored, _)) => stored.into_response(),
         Err(refusal) => refusal.into_response(),
+    }
+}
+
+impl Webhook {
+    async fn take(&mut self, door: &Door, body: Body) -> Result<Done, Refusal> {
+        check_encoding(&self.proof.headers)?;
+        self.body = body::read(body, door.read_within).await?;
+        let received_at = Utc::now();
+        if let (false, Some(challenge)) = (self.stranger, Challenge::of(&self.body)) {
+            return Ok(Done::Challenge(challenge));
+        }
+        let (source, body) = (Arc::clone(&self.source), self.body.clone());
+        let unverified = Unverified { source, body, received_at, proof: &self.proof };
+        let verified = match unverified.verify() {
+            Ok(verified) => verified,
+            Err(_) if self.stranger => return Err(Refusal::UnknownSource),
+            Err(rejected) => return Err(Refusal::Unauthorized(rejected)),
+        };
+        if !self.source.admits_one_more() {
+            return Err(Refusal::TooMany);
+        }
+        let record = Record::of(&verified)?;
+        let stored = door.publisher.publish(&record, &self.trace).await?;
+        Ok(Done::Stored(stored, record.kind().clone()))
+    }
+
+    fn refused(&self, refusal: Refusal) -> Refused<'_> {
+        let Self { key, source, stranger, proof, body, trace } = self;
+        let body = body.clone();
+        Refused { refusal, source, key, stranger: *stranger, proof, body, trace }
     }
 }
 
@@ -88,7 +118,8 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 }
 
 /// One line and three figures for each webhook. Never in them: headers, tokens, secrets, bodies.
-fn account(source: &str, trace: &TraceContext, began: Instant, outcome: &Result<Done, Refusal>) {
+fn account(webhook: &Webhook, began: Instant, outcome: &Result<Done, Refusal>) {
+    let source = webhook.source.key.as_str();
     let (outcome_label, reason) = match outcome {
         Ok(Done::Challenge(_)) => ("challenge", "none"),
         Ok(Done::Stored(stored, _)) if stored.duplicate => ("duplicate", "none"),
@@ -105,7 +136,7 @@ fn account(source: &str, trace: &TraceContext, began: Instant, outcome: &Result<
     counter!("ingest_webhooks_total", &labels).increment(1);
     histogram!("ingest_webhook_duration_seconds", "outcome" => outcome_label).record(elapsed);
     let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let trace_id = trace.trace_id_hex();
+    let trace_id = webhook.trace.trace_id_hex();
     match outcome {
         Ok(Done::Challenge(_)) => info!(source, trace_id, "challenge answered"),
         Ok(Done::Stored(stored, kind)) => {

@@ -1,6 +1,8 @@
 //! HTTP connections with a bound on everything: how many, how long a header may take, how long the end
 //! may last. (`axum::serve` has no header time-out and waits for half-sent requests when it drains.)
 
+mod socket;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
@@ -11,6 +13,7 @@ use hyper_util::{
     server::graceful::GracefulShutdown,
     service::TowerToHyperService,
 };
+use metrics::counter;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::Semaphore,
@@ -19,6 +22,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 use tracing::{debug, info, warn};
+
+use socket::Socket;
 
 /// The bounds of a listener.
 #[derive(Debug, Clone, Copy)]
@@ -84,15 +89,24 @@ pub async fn serve(
                 }
             },
         };
-        let service = TowerToHyperService::new(
-            router
-                .clone()
-                .map_request(|request: Request<hyper::body::Incoming>| request.map(Body::new)),
-        );
-        let connection = graceful.watch(builder.serve_connection(io_of(stream), service));
+        let socket = socket_of(stream);
+        let (asked, answered) = (socket.clone(), socket.clone());
+        let handler = router
+            .clone()
+            .map_request(move |request: Request<hyper::body::Incoming>| {
+                asked.head_is_whole();
+                request.map(Body::new)
+            })
+            .map_response(move |response| {
+                answered.head_is_whole();
+                response
+            });
+        let service = TowerToHyperService::new(handler);
+        let io = TokioIo::new(socket.clone());
+        let connection = graceful.watch(builder.serve_connection(io, service));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
-                debug!(%error, "connection ended");
+                end(&socket, &error);
             }
             drop(permit);
         });
@@ -108,9 +122,25 @@ pub async fn serve(
     Ok(())
 }
 
-fn io_of(stream: TcpStream) -> TokioIo<TcpStream> {
+fn socket_of(stream: TcpStream) -> Socket {
     if let Err(error) = stream.set_nodelay(true) {
         debug!(%error, "TCP_NODELAY not set");
     }
-    TokioIo::new(stream)
+    Socket::new(stream)
+}
+
+/// A connection that ended without a request that a handler has seen: counted by its reason.
+fn end(socket: &Socket, error: &hyper::Error) {
+    let reason = if error.is_timeout() {
+        socket.tell_too_slow();
+        "head_too_slow"
+    } else if error.is_parse_too_large() {
+        "head_too_large"
+    } else if error.is_parse() {
+        "head_malformed"
+    } else {
+        "broken_off"
+    };
+    debug!(reason, %error, "connection ended");
+    counter!("http_connections_failed_total", "reason" => reason).increment(1);
 }

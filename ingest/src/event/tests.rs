@@ -1,8 +1,6 @@
-use std::sync::Arc;
-
+use axum::http::HeaderMap;
 use leadpulse_service::config::Config;
 use proptest::prelude::*;
-use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use super::*;
@@ -22,15 +20,10 @@ fn verified(body: &[u8]) -> Verified {
     let config = "[[orgs]]\nid='demo'\n[[orgs.sources]]\nkey='crm'\nverify='token'\n\
                   secrets=[{label='x',secret='env:TOKEN'}]";
     let config = Config::parse("leadpulse.toml", config, &|_| None).unwrap();
-    let source = Sources::resolve(&config, &|_| Some("the-token".into())).unwrap().of("crm");
-    Unverified {
-        source: Arc::clone(&source),
-        body: Bytes::copy_from_slice(body),
-        received_at: at(RECEIVED),
-        proof: Proof { token: Some(SecretString::from("the-token")), ..Proof::default() },
-    }
-    .verify()
-    .unwrap()
+    let source = Sources::resolve(&config, &|_| Some("the-token".into())).unwrap().of("crm").0;
+    let proof = Proof::new(HeaderMap::new(), Some("the-token"));
+    let body = Bytes::copy_from_slice(body);
+    Unverified { source, body, received_at: at(RECEIVED), proof: &proof }.verify().unwrap()
 }
 
 fn envelope_of(event: &Value) -> Envelope {

@@ -12,16 +12,14 @@ use crate::answer::Refusal;
 /// monday.com's largest captured webhook has 60 KB; this is what a message of the stream can hold.
 pub const MAX_BYTES: usize = 1024 * 1024;
 
-/// A body must be there within this time: a client that trickles holds a connection, never a publish.
-pub const READ_WITHIN: Duration = Duration::from_secs(10);
-
 /// How much of a body that is too large is still read, and for how long: a client that is cut off while
 /// it sends sees a broken connection instead of the answer.
 const DISCARD_BYTES: usize = 8 * MAX_BYTES;
 const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
-pub async fn read(mut body: Body) -> Result<Bytes, Refusal> {
-    let deadline = Instant::now() + READ_WITHIN;
+/// A client that trickles holds a connection for `within`, and never a publish.
+pub async fn read(mut body: Body, within: Duration) -> Result<Bytes, Refusal> {
+    let deadline = Instant::now() + within;
     // The usual webhook comes in one piece and is not copied.
     let (mut only, mut joined) = (Bytes::new(), BytesMut::new());
     loop {

@@ -1,7 +1,7 @@
 //! An unguessable last segment of the URL: all that a webhook of a personal token has.
 
 use chrono::{DateTime, Utc};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
@@ -15,30 +15,33 @@ pub(crate) struct PathToken {
 
 impl PathToken {
     pub(super) fn new(secrets: &[Secret]) -> Self {
-        let digests = secrets.iter().map(|secret| Keyed::new(secret, digest(&secret.secret)));
+        let digests =
+            secrets.iter().map(|secret| Keyed::new(secret, digest(secret.secret.expose_secret())));
         Self { digests: digests.collect() }
     }
 
     pub(super) fn check(
         &self,
-        token: Option<&SecretString>,
+        token_digest: Option<&[u8; 32]>,
         now: DateTime<Utc>,
     ) -> Result<(), Rejected> {
-        let given = digest(token.ok_or(Rejected::Missing)?);
+        let given = token_digest.ok_or(Rejected::Missing)?;
         let mut known = Choice::from(0);
         for secret in self.digests.iter().filter(|secret| secret.holds_at(now)) {
-            known |= secret.key.ct_eq(&given);
+            known |= secret.key.ct_eq(given);
         }
         bool::from(known).then_some(()).ok_or(Rejected::Signature)
     }
 }
 
-fn digest(secret: &SecretString) -> [u8; 32] {
-    Sha256::digest(secret.expose_secret()).into()
+pub(super) fn digest(token: &str) -> [u8; 32] {
+    Sha256::digest(token).into()
 }
 
 #[cfg(test)]
 mod tests {
+    use secrecy::SecretString;
+
     use super::*;
 
     fn secret(text: &str, until: Option<&str>) -> Secret {
@@ -53,8 +56,7 @@ mod tests {
             secret("new-token", None),
         ]);
         let at = |text| leadpulse_nats::instant::parse(text).unwrap();
-        let check =
-            |token: &str, now| verifier.check(Some(&SecretString::from(token.to_owned())), at(now));
+        let check = |token: &str, now| verifier.check(Some(&digest(token)), at(now));
         let (before, after) = ("2026-02-28T23:59:59Z", "2026-03-01T00:00:01Z");
         assert_eq!(check("old-token", before), Ok(()));
         assert_eq!(check("new-token", before), Ok(()));

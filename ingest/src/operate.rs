@@ -1,0 +1,55 @@
+//! The commands that end by themselves.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use leadpulse_service::config::{self, Config};
+use tokio::time::timeout;
+
+use crate::{
+    cli::{Quarantine, Streams},
+    publish::Publisher,
+    quarantine::{SealingKey, release, show},
+    source::Sources,
+    stream::{Broker, plan},
+};
+
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+pub fn streams(config: &Config, action: &Streams) -> Result<()> {
+    let (apply, yes) = match action {
+        Streams::Plan => (false, false),
+        Streams::Apply { yes } => (true, *yes),
+    };
+    run(plan::run(&config.nats, apply, yes))
+}
+
+pub fn quarantine(
+    config: &Config,
+    sources: &Sources,
+    key: Option<SealingKey>,
+    action: Quarantine,
+) -> Result<()> {
+    run(async {
+        // What the service requires of the broker is its own business; these commands only need one.
+        let nats = config::Nats { require: Vec::new(), ..config.nats.clone() };
+        let broker = Broker::connect(&nats).await?;
+        timeout(CONNECT_WITHIN, broker.connected())
+            .await
+            .context("NATS can't be reached; is `nats.url` right?")?;
+        let publisher = Publisher::new(broker, &config.ingest);
+        match action {
+            Quarantine::List { filter, json } => {
+                show::list(publisher.jetstream(), &filter, json).await
+            }
+            Quarantine::Show { entry } => show::show(publisher.jetstream(), entry).await,
+            Quarantine::Release { filter, dry_run } => {
+                release::run(&publisher, sources, key.as_ref(), &filter, dry_run).await
+            }
+        }
+    })
+}
+
+fn run(work: impl Future<Output = Result<()>>) -> Result<()> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
