@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use rust_decimal::Decimal;
 use serde_json::Value;
 
 use super::{Answer, App, Message, answers};
@@ -21,6 +22,7 @@ pub async fn agree(app: &App, seq: u64) {
     checked.single_leads().await;
     for days in &app.ground.rules.windows_days {
         checked.leaderboard(*days).await;
+        checked.ranking(*days).await;
         checked.kpis(*days).await;
     }
 }
@@ -77,8 +79,14 @@ impl Check<'_> {
     fn check_additions(&self, item: &Value, lead: &Lead) {
         let name = lead.assigned_user_id.map(|id| self.world.name_of(id));
         assert_eq!(item["agent_name"].as_str(), name.as_deref(), "{item}");
-        answers::assert_seconds(&item["response_seconds"], lead.response(), item);
-        answers::assert_seconds(&item["time_to_close_seconds"], lead.time_to_close(), item);
+        // What came before the entry took no time that means anything.
+        let forward = |span: Option<Micros>| span.filter(|span| *span >= 0);
+        answers::assert_seconds(&item["response_seconds"], forward(lead.response()), item);
+        answers::assert_seconds(
+            &item["time_to_close_seconds"],
+            forward(lead.time_to_close()),
+            item,
+        );
     }
 
     async fn single_leads(&self) {
@@ -98,12 +106,50 @@ impl Check<'_> {
             let wanted = AgentMetrics::of(&leads, &self.app.ground.rules, agent, days, now);
             let context = format!("agent {agent}, {days} days before {}: {item}", rfc3339(now));
             answers::assert_metrics(item, &wanted, &context);
+            answers::assert_momentum(item, &wanted, now, &context);
             assert_eq!(item["agent_name"], self.world.name_of(agent), "{context}");
             found.push(agent);
         }
         found.sort_unstable();
         let wanted: Vec<i64> = agents(&leads).into_iter().collect();
         assert_eq!(found, wanted, "the agents of the leaderboard");
+    }
+
+    /// By the metric, then by agent id; who has no value comes last. `min_n` leaves out the few.
+    async fn ranking(&self, days: u32) {
+        for (sort, order, min_n) in [
+            ("conversion_rate", "desc", 0),
+            ("deals_amount_sum", "desc", 0),
+            ("median_response_seconds", "asc", 2),
+            ("closed_won_count", "asc", 1),
+        ] {
+            let path = format!(
+                "/v1/agents/leaderboard?window={days}d&limit=200&sort={sort}&order={order}&min_n={min_n}"
+            );
+            let (board, now) = self.get(&path).await;
+            let found: Vec<(i64, u64)> = board["items"]
+                .as_array()
+                .expect("items")
+                .iter()
+                .map(|item| {
+                    (answers::id(&item["agent_id"]).expect("an agent"), item["rank"].as_u64())
+                })
+                .map(|(agent, rank)| (agent, rank.expect("a rank")))
+                .collect();
+            let leads = self.world.all_leads();
+            let mut wanted: Vec<(Option<Decimal>, i64)> = agents(&leads)
+                .into_iter()
+                .map(|agent| AgentMetrics::of(&leads, &self.app.ground.rules, agent, days, now))
+                .filter(|metrics| metrics.n_of(sort) >= min_n)
+                .map(|metrics| (metrics.value_of(sort), metrics.agent_id))
+                .collect();
+            wanted.sort_by_key(|(value, agent)| {
+                let up = if order == "desc" { value.map(|value| -value) } else { *value };
+                (up.is_none(), up, *agent)
+            });
+            let wanted: Vec<(i64, u64)> = wanted.iter().map(|row| row.1).zip(1..).collect();
+            assert_eq!(found, wanted, "{path}");
+        }
     }
 
     async fn kpis(&self, days: u32) {

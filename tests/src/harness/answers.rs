@@ -179,6 +179,15 @@ pub(super) fn assert_metrics(item: &Value, wanted: &AgentMetrics, context: &str)
     }
 }
 
+/// The figures that move with the clock alone.
+pub(super) fn assert_momentum(item: &Value, wanted: &AgentMetrics, now: Micros, context: &str) {
+    let momentum = wanted.momentum(now);
+    let found = |name: &str| Fields(item).get(name);
+    assert_ratio(found("hours_since_last_win"), momentum.hours_since_last_win, context);
+    assert_ratio(found("hours_since_last_activity"), momentum.hours_since_last_activity, context);
+    assert_ratio(found("burnout_score"), Some(momentum.burnout_score), context);
+}
+
 pub(super) fn assert_kpis(item: &Value, wanted: &Kpis, context: &str) {
     let field = |name: &str| Fields(item).get(name);
     let count =
