@@ -3,6 +3,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a failure of a test is a panic")]
 
 mod configuration;
+mod end_to_end;
+mod faults;
 mod fold;
+mod life;
 mod projector;
+mod redis;
 mod webhooks;

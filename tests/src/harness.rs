@@ -1,6 +1,8 @@
 //! The whole of Leadpulse for one test: its three real binaries on real servers, each instance private
 //! to the test and on a port of its own. When a test fails, everybody's logs are printed.
 
+mod agree;
+mod answers;
 mod binaries;
 mod http;
 mod postgres;
@@ -10,6 +12,7 @@ mod stream;
 mod token;
 mod wait;
 
+pub use agree::agree;
 pub use http::{Accepted, Answer};
 pub use postgres::Database;
 pub use projection::{Projection, create_stream, envelope};

@@ -18,7 +18,7 @@ pub use event::{Event, Kind};
 pub use instant::{Micros, rfc3339};
 pub use kpis::Kpis;
 pub use lead::{EnteredSource, Lead, Lifecycle, State};
-pub use metrics::{AgentMetrics, Industry, Median, Window, agents};
+pub use metrics::{AgentMetrics, Industry, Median, Momentum, Window, agents};
 pub use user::User;
 
 use std::collections::{BTreeMap, BTreeSet};

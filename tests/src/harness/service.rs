@@ -3,8 +3,8 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
-    time::Duration,
+    process::{Command, ExitStatus},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -80,6 +80,18 @@ impl Service {
     pub fn restart(&mut self) -> Result<()> {
         (self.process, self.url) = launch(self.name, &self.log, &self.environment)?;
         Ok(())
+    }
+
+    /// How it ended, if it does within the time.
+    pub async fn ended(&mut self, patience: Duration) -> Option<ExitStatus> {
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if let Some(status) = self.process.ended() {
+                return Some(status);
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        None
     }
 
     /// Asks it to end (SIGTERM); says whether it did within the time, by itself.

@@ -140,6 +140,56 @@ impl AgentMetrics {
     }
 }
 
+/// What moves with the clock alone, computed at the read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Momentum {
+    pub hours_since_last_win: Option<f64>,
+    pub hours_since_last_activity: Option<f64>,
+    /// 1 = fresh, 0 = burnt out.
+    pub burnout_score: f64,
+}
+
+impl AgentMetrics {
+    pub fn momentum(&self, now: Micros) -> Momentum {
+        #[expect(clippy::cast_precision_loss, reason = "a span of microseconds, exact in a double")]
+        let hours = |at: Option<Micros>| at.map(|at| (now - at) as f64 / HOUR as f64);
+        let fresh =
+            |hours: Option<f64>, span: f64| hours.map_or(0.0, |h| f64::max(0.0, 1.0 - h / span));
+        let (win, activity) = (hours(self.last_win_at), hours(self.last_activity_at));
+        Momentum {
+            hours_since_last_win: win,
+            hours_since_last_activity: activity,
+            burnout_score: (fresh(win, 336.0) + fresh(activity, 168.0)) / 2.0,
+        }
+    }
+
+    /// The value that a leaderboard is sorted by, for the metrics that the tests sort by.
+    pub fn value_of(&self, metric: &str) -> Option<Decimal> {
+        let count = |n: usize| Decimal::from(n);
+        match metric {
+            "conversion_rate" => {
+                let rate = || count(self.cohort_won_count) / count(self.assigned_count);
+                (self.assigned_count > 0).then(rate)
+            }
+            "deals_amount_sum" => Some(self.deals_amount_sum),
+            "median_response_seconds" => self.median_response.seconds(),
+            "closed_won_count" => Some(count(self.closed_won_count)),
+            other => panic!("the tests do not sort by {other}"),
+        }
+    }
+
+    /// Of how many leads the metric is made.
+    pub fn n_of(&self, metric: &str) -> usize {
+        match metric {
+            "conversion_rate" => self.assigned_count,
+            "deals_amount_sum" => self.deals_amount_count,
+            "median_response_seconds" => self.median_response.n,
+            "closed_won_count" => self.closed_won_count,
+            other => panic!("the tests do not sort by {other}"),
+        }
+    }
+}
+
 /// What an agent's row and an org's KPIs have in common.
 pub(super) struct Figures<'l> {
     pub(super) cohort: Vec<&'l Lead>,

@@ -1,0 +1,105 @@
+//! Who asks: API keys, hashed in the database, with scopes. A key names its org.
+
+mod key;
+mod manage;
+mod scope;
+
+use std::{sync::Arc, time::Duration};
+
+use axum::http::{HeaderMap, header};
+use chrono::{DateTime, Utc};
+use leadpulse_service::config::Org;
+use sqlx::PgPool;
+use uuid::Uuid;
+
+use crate::{problem::Problem, state::Orgs};
+pub use manage::manage;
+pub use scope::{Scope, Scopes};
+
+/// How long a look-up is believed: a revoked key fails everywhere within this time.
+const BELIEVED: Duration = Duration::from_secs(1);
+/// Look-ups kept at most, known and unknown keys alike.
+const REMEMBERED: u64 = 10_000;
+
+/// An authenticated caller.
+#[derive(Debug, Clone)]
+pub(crate) struct Caller {
+    pub(crate) org: Arc<Org>,
+    pub(crate) key_id: Uuid,
+    scopes: Scopes,
+}
+
+impl Caller {
+    pub(crate) fn may(&self, scope: Scope) -> bool {
+        self.scopes.contains(scope)
+    }
+
+    pub(crate) fn needs(&self, scope: Scope) -> Result<(), Problem> {
+        if self.may(scope) { Ok(()) } else { Err(Problem::Forbidden(scope)) }
+    }
+}
+
+#[derive(Debug, Clone, sqlx::FromRow)]
+struct Stored {
+    id: Uuid,
+    org_id: String,
+    scopes: Vec<String>,
+    expires_at: Option<DateTime<Utc>>,
+    revoked_at: Option<DateTime<Utc>>,
+}
+
+/// The keys, as the database has them.
+pub(crate) struct Keys {
+    pool: PgPool,
+    orgs: Orgs,
+    known: moka::future::Cache<[u8; 32], Option<Arc<Stored>>>,
+}
+
+impl Keys {
+    pub(crate) fn new(pool: PgPool, orgs: Orgs) -> Self {
+        let known =
+            moka::future::Cache::builder().max_capacity(REMEMBERED).time_to_live(BELIEVED).build();
+        Self { pool, orgs, known }
+    }
+
+    /// The caller of a request with `Authorization: Bearer lp_…`.
+    pub(crate) async fn bearer(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
+        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        let (scheme, key) =
+            header.and_then(|text| text.split_once(' ')).ok_or(Problem::Unauthorized)?;
+        if !scheme.eq_ignore_ascii_case("bearer") {
+            return Err(Problem::Unauthorized);
+        }
+        self.caller(key.trim()).await
+    }
+
+    pub(crate) async fn caller(&self, key: &str) -> Result<Caller, Problem> {
+        let hash = key::hash(key).ok_or(Problem::Unauthorized)?;
+        let stored = self
+            .known
+            .try_get_with(hash, self.look_up(hash))
+            .await
+            .map_err(|error| Problem::from(&*error))?
+            .ok_or(Problem::Unauthorized)?;
+        let expired = stored.expires_at.is_some_and(|at| at <= Utc::now());
+        if expired || stored.revoked_at.is_some() {
+            return Err(Problem::Unauthorized);
+        }
+        let org = self.orgs.get(&stored.org_id).cloned().ok_or(Problem::Unauthorized)?;
+        Ok(Caller { org, key_id: stored.id, scopes: Scopes::of(&stored.scopes) })
+    }
+
+    /// Notes the use at most once a minute and key: a read must not become a write.
+    async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Arc<Stored>>, sqlx::Error> {
+        let stored: Option<Stored> = sqlx::query_as(
+            "with used as (
+                 update api_key set last_used_at = now()
+                 where hash = $1 and (last_used_at is null or last_used_at < now() - interval '1 minute'))
+             select id, org_id, scopes, expires_at, revoked_at from api_key where hash = $1",
+        )
+        .bind(hash.as_slice())
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(stored.map(Arc::new))
+    }
+}

@@ -1,0 +1,136 @@
+//! Redis, which may be off, dead, frozen or slow: then it is as if nothing were in it.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use leadpulse_service::{config::Redis, health::Dependency};
+use redis::aio::{ConnectionManager, ConnectionManagerConfig};
+use secrecy::ExposeSecret;
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+/// No read waits longer for Redis.
+const ANSWER: Duration = Duration::from_millis(40);
+const CONNECT: Duration = Duration::from_millis(100);
+/// Between two looks whether it is back.
+const LOOK: Duration = Duration::from_millis(500);
+/// Larger answers stay in memory.
+const LARGEST: usize = 1024 * 1024;
+
+/// The second level. A first failure opens the breaker; only a look of our own closes it, so reads never
+/// pay for finding out.
+pub(crate) struct Shared {
+    manager: Option<ConnectionManager>,
+    closed: AtomicBool,
+    dependency: Option<Dependency>,
+}
+
+impl Shared {
+    pub(crate) fn off() -> Arc<Self> {
+        Arc::new(Self { manager: None, closed: AtomicBool::new(false), dependency: None })
+    }
+
+    /// Connects when it is first used; must be called within a runtime.
+    pub(crate) fn new(config: &Redis, dependency: Dependency) -> Result<Arc<Self>, redis::RedisError> {
+        let client = redis::Client::open(config.url.expose_secret())?;
+        let settings = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(CONNECT))
+            .set_response_timeout(Some(ANSWER))
+            .set_number_of_retries(1)
+            .set_max_delay(CONNECT);
+        let manager = ConnectionManager::new_lazy_with_config(client, settings)?;
+        let closed = AtomicBool::new(false);
+        Ok(Arc::new(Self { manager: Some(manager), closed, dependency: Some(dependency) }))
+    }
+
+    pub(super) async fn get(&self, key: &str) -> Option<Vec<u8>> {
+        let mut manager = self.ready()?;
+        let mut command = redis::cmd("GET");
+        command.arg(name(key));
+        match timeout(ANSWER, command.query_async::<Option<Vec<u8>>>(&mut manager)).await {
+            Ok(Ok(found)) => found,
+            failed => {
+                self.open(&reason(failed));
+                None
+            }
+        }
+    }
+
+    /// Nobody waits for it.
+    pub(super) fn put(self: &Arc<Self>, key: &str, lives: Duration, bytes: impl Fn() -> Vec<u8>) {
+        let Some(mut manager) = self.ready() else { return };
+        let millis = u64::try_from(lives.as_millis()).unwrap_or(0);
+        let bytes = bytes();
+        if millis == 0 || bytes.len() > LARGEST {
+            return;
+        }
+        let mut command = redis::cmd("SET");
+        command.arg(name(key)).arg(bytes).arg("PX").arg(millis);
+        let this = Arc::clone(self);
+        tokio::spawn(async move {
+            let done = timeout(ANSWER, command.query_async::<()>(&mut manager)).await;
+            if !matches!(done, Ok(Ok(()))) {
+                this.open(&reason(done));
+            }
+        });
+    }
+
+    /// Looks after the breaker until told to stop.
+    pub(crate) async fn watch(&self, stop: CancellationToken) {
+        let (Some(manager), Some(dependency)) = (&self.manager, &self.dependency) else { return };
+        loop {
+            let started = Instant::now();
+            let mut manager = manager.clone();
+            let ping = redis::cmd("PING");
+            match timeout(CONNECT * 2, ping.query_async::<String>(&mut manager)).await {
+                Ok(Ok(_)) => {
+                    if !self.closed.swap(true, Ordering::Relaxed) {
+                        info!("redis is in use");
+                    }
+                    dependency.up(Some(started.elapsed()), "breaker closed");
+                }
+                failed => self.open(&reason(failed)),
+            }
+            let closed = f64::from(u8::from(self.closed.load(Ordering::Relaxed)));
+            metrics::gauge!("query_api_redis_breaker_closed").set(closed);
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
+    }
+
+    fn ready(&self) -> Option<ConnectionManager> {
+        if self.closed.load(Ordering::Relaxed) { self.manager.clone() } else { None }
+    }
+
+    fn open(&self, reason: &str) {
+        if self.closed.swap(false, Ordering::Relaxed) {
+            info!(reason, "redis is not used until it answers again");
+            metrics::counter!("query_api_redis_breaker_opened_total").increment(1);
+        }
+        if let Some(dependency) = &self.dependency {
+            dependency.down(reason);
+        }
+    }
+}
+
+/// Keys of Redis are short and plain, whatever a client put into its parameters.
+fn name(key: &str) -> String {
+    format!("lp:answer:{}", hex::encode(Sha256::digest(key)))
+}
+
+fn reason<T>(failed: Result<Result<T, redis::RedisError>, tokio::time::error::Elapsed>) -> String {
+    match failed {
+        // Its text may hold an address, never a password.
+        Ok(Err(error)) => format!("breaker open: {}", error.category()),
+        Ok(Ok(_)) | Err(_) => "breaker open: no answer in time".to_owned(),
+    }
+}

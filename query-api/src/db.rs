@@ -1,0 +1,64 @@
+//! Postgres: a pool with bounds, and snapshots that know what they are of.
+
+use std::{str::FromStr, time::Duration};
+
+use chrono::{DateTime, Utc};
+use leadpulse_nats::instant;
+use leadpulse_service::config::Postgres;
+use secrecy::ExposeSecret;
+use sqlx::{
+    PgConnection, PgPool, Transaction,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+/// What the read models have, AgentMetrics included: all lanes, and before the first waiting mark.
+macro_rules! applied {
+    () => {
+        "select least(
+             (select coalesce(min(seq), 0) from checkpoint where projection = 'main'),
+             (select min(seq) - 1 from agent_dirty))"
+    };
+}
+pub(crate) use applied;
+
+/// A pool that connects when it is first used. All waits are bounded: overload is an answer, too.
+pub(crate) fn pool(config: &Postgres) -> Result<PgPool, sqlx::Error> {
+    let options = PgConnectOptions::from_str(config.url.expose_secret())?
+        .application_name("query-api")
+        .options([("statement_timeout", "5s"), ("idle_in_transaction_session_timeout", "10s")]);
+    Ok(PgPoolOptions::new()
+        .max_connections(config.max_connections)
+        .acquire_timeout(Duration::from_secs(2))
+        .connect_lazy_with(options))
+}
+
+/// One consistent view of the read models. Whatever is read through it is of one instant.
+pub(crate) struct Snapshot {
+    transaction: Transaction<'static, sqlx::Postgres>,
+    /// The sequence up to which everything is in this view.
+    pub(crate) seq: i64,
+    /// The time of the read.
+    pub(crate) at: DateTime<Utc>,
+}
+
+impl Snapshot {
+    pub(crate) async fn open(pool: &PgPool) -> Result<Self, sqlx::Error> {
+        let mut transaction =
+            pool.begin_with("begin isolation level repeatable read read only").await?;
+        let seq = sqlx::query_scalar(applied!()).fetch_one(&mut *transaction).await?;
+        Ok(Self { transaction, seq, at: now() })
+    }
+
+    pub(crate) fn connection(&mut self) -> &mut PgConnection {
+        &mut self.transaction
+    }
+
+    pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
+        self.transaction.commit().await
+    }
+}
+
+/// The present, with microseconds, as everything else here.
+pub(crate) fn now() -> DateTime<Utc> {
+    instant::cut(Utc::now())
+}

@@ -1,0 +1,33 @@
+//! All addresses on one screen, and what happens to every request.
+
+mod observe;
+
+use std::sync::Arc;
+
+use axum::{Router, middleware, routing::get};
+use leadpulse_service::health::Health;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::{
+    agents::Leaderboard,
+    kpis::Summary,
+    leads::{Lead, Leads},
+    problem::Problem,
+    read::read,
+    state::App,
+};
+
+pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
+    let reads = Router::new()
+        .route("/v1/leads", get(read::<Leads>))
+        .route("/v1/leads/{board_id}/{item_id}", get(read::<Lead>))
+        .route("/v1/agents/leaderboard", get(read::<Leaderboard>))
+        .route("/v1/kpis/summary", get(read::<Summary>))
+        .with_state(app);
+    reads
+        .merge(health.routes())
+        .fallback(async || Problem::NotFound)
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .layer(CatchPanicLayer::custom(observe::panicked))
+        .layer(middleware::from_fn(observe::observe))
+}

@@ -1,0 +1,153 @@
+//! `GET /v1/leads` and `GET /v1/leads/{board_id}/{item_id}`.
+
+mod fact;
+mod filter;
+
+use serde::Serialize;
+use sqlx::{Postgres, QueryBuilder, Row, postgres::PgRow};
+
+use crate::{
+    auth::{Caller, Scope},
+    cursor::{self, Position},
+    db::Snapshot,
+    params::{self, Params},
+    problem::Problem,
+    read::{Context, Lives, Loaded, NotLoaded, Read},
+};
+use fact::{Fact, SELECT};
+use filter::{DateField, Filter};
+
+const LIMIT: i64 = 50;
+const MOST: i64 = 200;
+
+/// One lead.
+pub(crate) struct Lead {
+    board_id: Option<i64>,
+    item_id: Option<i64>,
+}
+
+impl Read for Lead {
+    const FAMILY: &'static str = "lead";
+    const SCOPE: Scope = Scope::Leads;
+
+    fn parse(params: &mut Params, _: &Caller) -> Self {
+        Self {
+            board_id: params.one("board_id", params::id),
+            item_id: params.one("item_id", params::id),
+        }
+    }
+
+    async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
+        let mut query = QueryBuilder::<Postgres>::new(SELECT);
+        query.push(" where lead_fact.org_id = ").push_bind(context.org().id.as_str());
+        query.push(" and board_id = ").push_bind(self.board_id);
+        query.push(" and item_id = ").push_bind(self.item_id);
+        let fact: Option<Fact> = query.build_query_as().fetch_optional(from.connection()).await?;
+        let fact = fact.ok_or(Problem::NotFound)?;
+        Ok(Loaded::json(&fact, Lives::WithData)?)
+    }
+}
+
+/// A page of leads.
+pub(crate) struct Leads {
+    filter: Filter,
+    descending: bool,
+    limit: i64,
+    cursor: Option<String>,
+    count: Count,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Count {
+    None,
+    Estimated,
+    Exact,
+}
+
+#[derive(Serialize)]
+struct Page {
+    items: Vec<Fact>,
+    next_cursor: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    count: Option<i64>,
+}
+
+impl Read for Leads {
+    const FAMILY: &'static str = "leads";
+    const SCOPE: Scope = Scope::Leads;
+
+    fn parse(params: &mut Params, caller: &Caller) -> Self {
+        Self {
+            filter: Filter::parse(params, &caller.org),
+            descending: params.choice("order", &[("desc", true), ("asc", false)], true),
+            limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
+            cursor: params.one("cursor", params::text),
+            count: params.choice(
+                "count",
+                &[("none", Count::None), ("estimated", Count::Estimated), ("exact", Count::Exact)],
+                Count::None,
+            ),
+        }
+    }
+
+    async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
+        let org_id = context.org().id.as_str();
+        let app = context.app;
+        let binding = cursor::binding(org_id, context.filters);
+        let after = match &self.cursor {
+            Some(text) => Some(app.cursors.read(&app.pool, &binding, text).await?),
+            None => None,
+        };
+        let mut query = self.query(org_id, after)?;
+        let mut items: Vec<Fact> = query.build_query_as().fetch_all(from.connection()).await?;
+        let page = usize::try_from(self.limit).unwrap_or(usize::MAX);
+        let more = items.len() > page;
+        items.truncate(page);
+        let next_cursor = match items.last().filter(|_| more) {
+            Some(last) => {
+                let position = self.filter.date_field.position(last);
+                Some(app.cursors.write(&app.pool, &binding, position).await?)
+            }
+            None => None,
+        };
+        let count = self.count(org_id, from).await?;
+        Ok(Loaded::json(&Page { items, next_cursor, count }, Lives::WithData)?)
+    }
+}
+
+impl Leads {
+    /// One row more than the page: is there another one?
+    fn query(&self, org_id: &str, after: Option<Position>) -> Result<QueryBuilder<Postgres>, Problem> {
+        let column = self.filter.date_field.column();
+        let mut query = QueryBuilder::<Postgres>::new(SELECT);
+        self.filter.push(&mut query, org_id);
+        if let Some(position) = after {
+            let (at, board_id, item_id) = DateField::split(position)?;
+            // A row comparison, which an index can answer; the same by `or` can't be.
+            let beyond = if self.descending { "<" } else { ">" };
+            query.push(format_args!(" and ({column}, board_id, item_id) {beyond} ("));
+            query.push_bind(at).push(", ").push_bind(board_id).push(", ").push_bind(item_id);
+            query.push(")");
+        }
+        let order = if self.descending { "desc" } else { "asc" };
+        query.push(format_args!(" order by {column} {order}, board_id {order}, item_id {order} limit "));
+        query.push_bind(self.limit + 1);
+        Ok(query)
+    }
+
+    async fn count(&self, org_id: &str, from: &mut Snapshot) -> Result<Option<i64>, NotLoaded> {
+        let head = match self.count {
+            Count::None => return Ok(None),
+            Count::Exact => "select count(*) from lead_fact",
+            Count::Estimated => "explain (format json) select 1 from lead_fact",
+        };
+        let mut query = QueryBuilder::<Postgres>::new(head);
+        self.filter.push(&mut query, org_id);
+        let row: PgRow = query.build().fetch_one(from.connection()).await?;
+        if self.count == Count::Exact {
+            return Ok(Some(row.try_get(0)?));
+        }
+        let plan: serde_json::Value = row.try_get(0)?;
+        Ok(plan.pointer("/0/Plan/Plan Rows").and_then(serde_json::Value::as_i64))
+    }
+}

@@ -1,0 +1,99 @@
+//! The life of the service: it starts without Postgres and without Redis, says so, and recovers.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result};
+use leadpulse_service::{
+    config::Config,
+    health::{Dependency, Health, Need},
+    http, shutdown, telemetry,
+};
+use sqlx::PgPool;
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    applied::Applied,
+    auth::Keys,
+    cache::{Cache, Shared},
+    cursor::Signer,
+    db,
+    http::routes,
+    state::{self, App},
+    versions::Versions,
+};
+
+/// Between two looks at Postgres.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Serves until a signal comes, then lets requests in flight end.
+pub async fn run(config: Config) -> Result<()> {
+    telemetry::init(&config.log)?;
+    let health = Health::new("query-api", telemetry::metrics()?);
+    let pool = db::pool(&config.postgres).context("the Postgres URL can't be used")?;
+    let shared = if config.redis.enabled {
+        let dependency = health.dependency("redis", Need::Optional);
+        Shared::new(&config.redis, dependency).context("the Redis URL can't be used")?
+    } else {
+        Shared::off()
+    };
+    let app = Arc::new(App {
+        keys: Keys::new(pool.clone(), state::orgs(&config.orgs)),
+        cache: Cache::new(config.query_api.cache_ttl, Arc::clone(&shared)),
+        versions: Versions::default(),
+        applied: Applied::default(),
+        cursors: Signer::default(),
+        pool: pool.clone(),
+    });
+    let postgres = health.dependency("postgres", Need::Required);
+    let listener = http::bind(config.query_api.listen, "query_api.listen").await?;
+    let stop = shutdown::on_signals()?;
+
+    let token = stop.clone();
+    tokio::spawn(async move { shared.watch(token).await });
+    let (follower, reads, token) = (Arc::clone(&app), pool.clone(), stop.clone());
+    tokio::spawn(async move { follower.versions.follow(&reads, token).await });
+    tokio::spawn(watch(Arc::clone(&app), postgres, stop.clone()));
+
+    let router = routes(app, &health);
+    let server = tokio::spawn(http::serve(listener, router, http::Limits::default(), stop.clone()));
+    stop.cancelled().await;
+    health.drain();
+    server.await??;
+    Ok(())
+}
+
+/// Keeps the service's health true: Postgres answers, and the projector has made the schema.
+async fn watch(app: Arc<App>, postgres: Dependency, stop: CancellationToken) {
+    loop {
+        let started = Instant::now();
+        match timeout(LOOK * 2, schema_is_there(&app.pool)).await {
+            Ok(Ok(true)) => postgres.up(Some(started.elapsed()), "answers"),
+            Ok(Ok(false)) => postgres.down("waiting for the projector to make the schema"),
+            Ok(Err(error)) => postgres.down(error.to_string()),
+            Err(_) => postgres.down("no answer in time"),
+        }
+        let (bytes, answers) = app.cache.size();
+        record(bytes, answers);
+        // Until it is there, somebody waits for the service: look more often.
+        let pause = if postgres.is_up() { LOOK } else { LOOK / 5 };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn schema_is_there(pool: &PgPool) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select to_regclass('api_key') is not null and to_regclass('instance_secret') is not null",
+    )
+    .fetch_one(pool)
+    .await
+}
+
+#[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+fn record(bytes: u64, answers: u64) {
+    metrics::gauge!("query_api_cache_bytes").set(bytes as f64);
+    metrics::gauge!("query_api_cache_answers").set(answers as f64);
+}
