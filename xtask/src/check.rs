@@ -14,7 +14,7 @@ use anyhow::{Result, bail};
 use clap::Args;
 
 use crate::{
-    programs,
+    programs::{self, Build},
     say::{self, Progress},
     servers::{Binaries, Choice, Ending, Postgres, PostgresOptions, Process, Scratch, Server},
 };
@@ -84,7 +84,7 @@ fn step(progress: Progress, name: &str, command: &mut Command) -> Result<()> {
 
 fn tests(options: &Options, binaries: &Binaries, progress: Progress) -> Result<Counts> {
     progress.say("build");
-    let built = programs::build(true)?;
+    let built = programs::build(Build::WithTests)?;
     let folder = built.values().next().and_then(|program| program.parent()).map(PathBuf::from);
     let ground =
         Ground { _postgres: start_postgres(binaries)?, bin_dir: folder.unwrap_or_default() };

@@ -1,6 +1,7 @@
 //! `cargo xtask down`: ends the `up` of this folder.
 
 use std::{
+    fs,
     process::ExitCode,
     time::{Duration, Instant},
 };
@@ -16,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(15);
 pub fn main() -> Result<ExitCode> {
     let local = Local::open()?;
     let Err(pid) = local.lock()? else {
+        // Of an `up` that was killed.
+        fs::remove_file(local.run_file()).ok();
         say::line("nothing runs in this folder");
         return Ok(ExitCode::SUCCESS);
     };

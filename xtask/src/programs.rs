@@ -22,16 +22,27 @@ pub fn cargo() -> Command {
     command
 }
 
+/// What to build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Build {
+    Release,
+    Debug,
+    /// Debug, and all tests with them: one set of features, so that nothing is built twice.
+    WithTests,
+}
+
 /// Builds the services; gives the path of each.
-pub fn build(debug: bool) -> Result<BTreeMap<String, PathBuf>> {
+pub fn build(what: Build) -> Result<BTreeMap<String, PathBuf>> {
     let mut command = cargo();
     command.arg("build");
-    if !debug {
-        command.arg("--release");
-    }
-    for service in SERVICES {
-        command.args(["-p", service]);
-    }
+    match what {
+        Build::WithTests => command.args(["--workspace", "--tests"]),
+        Build::Debug => command.args(SERVICES.map(|service| ["-p", service]).as_flattened()),
+        Build::Release => {
+            command.arg("--release");
+            command.args(SERVICES.map(|service| ["-p", service]).as_flattened())
+        }
+    };
     // Diagnostics go to the terminal, what was built comes to us.
     let (mut reader, writer) = io::pipe()?;
     command.args(["--bins", "--message-format=json-render-diagnostics"]).stdout(writer);
@@ -53,6 +64,9 @@ fn built(messages: &str) -> BTreeMap<String, PathBuf> {
         .lines()
         .filter_map(|line| {
             let message: serde_json::Value = serde_json::from_str(line).ok()?;
+            if message.get("profile")?.get("test")?.as_bool()? {
+                return None;
+            }
             let name = message.get("target")?.get("name")?.as_str()?;
             let path = message.get("executable")?.as_str()?;
             Some((name.to_owned(), PathBuf::from(path)))

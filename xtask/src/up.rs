@@ -19,7 +19,7 @@ use clap::Args;
 use crate::{
     demo,
     local::{Local, State},
-    programs,
+    programs::{self, Build},
     say::{self, Progress},
     servers::{Binaries, Choice, Postgres},
 };
@@ -165,10 +165,10 @@ async fn find_servers(options: &Options, progress: Progress) -> Result<Binaries>
 }
 
 async fn build(debug: bool, progress: Progress) -> Result<BTreeMap<String, PathBuf>> {
-    let profile = if debug { "debug" } else { "release" };
+    let (what, profile) = if debug { (Build::Debug, "debug") } else { (Build::Release, "release") };
     progress.say(&format!("building the services ({profile}; the first time takes minutes)"));
     // A signal drops this future; cargo ends with us.
-    tokio::task::spawn_blocking(move || programs::build(debug)).await?
+    tokio::task::spawn_blocking(move || programs::build(what)).await?
 }
 
 fn check_data(binaries: &Binaries, state: &State) -> Result<()> {

@@ -1,6 +1,6 @@
 //! The present: some events a second on the leads that are open, and new leads.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use chrono::{DateTime, Utc};
@@ -13,6 +13,10 @@ use super::{
     lead::Lead,
     people::{Agent, lead_name},
 };
+use crate::say;
+
+/// Somebody who looks at the logs sees that there is life.
+const TELL_EVERY: Duration = Duration::from_secs(30);
 
 /// Goes on until it is dropped. `until` is where the history ended (unix seconds).
 pub async fn live(feed: &Feed, until: i64) -> Result<()> {
@@ -20,10 +24,19 @@ pub async fn live(feed: &Feed, until: i64) -> Result<()> {
     let History { mut open, team, .. } = History::until(until);
     // Not the history's seed: a second run would write the same events again.
     let mut rng = StdRng::from_rng(&mut rand::rng());
+    let (mut told, mut sent) = (Instant::now(), 0);
     loop {
         tokio::time::sleep(Duration::from_millis(rng.random_range(100..700))).await;
         for event in next(&mut rng, &mut open, &team) {
             feed.send(&event.body).await?;
+            sent += 1;
+        }
+        if told.elapsed() > TELL_EVERY {
+            let (seconds, leads) = (told.elapsed().as_secs(), open.len());
+            say::line(&format!(
+                "demo      | {sent} webhooks in {seconds} s, {leads} leads are open"
+            ));
+            (told, sent) = (Instant::now(), 0);
         }
     }
 }

@@ -19,17 +19,14 @@ pub(super) struct Running<'a> {
     pub(super) binaries: &'a Binaries,
 }
 
-/// Reads worth seeing: what each shows, and its path and query as `curl` arguments.
+/// Reads worth seeing: what each shows, and its path and query.
 fn reads(demo: bool) -> [(&'static str, &'static str); 4] {
-    let search = match demo {
-        true => "leads whose name has כהן (Cohen)",
-        false => "leads by name",
-    };
+    let by_name = ("leads whose name has כהן (Cohen)", "/v1/leads?q=%D7%9B%D7%94%D7%9F&limit=3");
     [
         ("the best of 30 days", "/v1/agents/leaderboard?window=30d&sort=closed_won_count&limit=5"),
         ("30 days against the 30 before", "/v1/kpis/summary?window=30d&compare=previous"),
         ("the latest deals", "/v1/leads?state=won&date_field=closed_won&limit=5"),
-        (search, "/v1/leads?q=%D7%9B%D7%94%D7%9F&limit=3"),
+        if demo { by_name } else { ("the newest leads", "/v1/leads?limit=3") },
     ]
 }
 

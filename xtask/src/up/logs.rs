@@ -18,7 +18,7 @@ struct Log {
     rest: Vec<u8>,
 }
 
-/// Shows what the services write from now on; never ends. Where nobody looks, nothing is shown.
+/// Shows what the services have written and write; never ends. Where nobody looks, nothing is shown.
 pub(super) async fn follow(local: &Local, shown: bool) {
     if !shown {
         return std::future::pending().await;
@@ -29,12 +29,11 @@ pub(super) async fn follow(local: &Local, shown: bool) {
         .zip(COLOURS)
         .map(|(name, colour)| {
             let path = local.log(name);
-            let offset = path.metadata().map_or(0, |found| found.len());
             let prefix = match coloured {
                 true => format!("{colour}{name:<9} |\x1b[0m"),
                 false => format!("{name:<9} |"),
             };
-            Log { prefix, path, offset, rest: Vec::new() }
+            Log { prefix, path, offset: 0, rest: Vec::new() }
         })
         .collect();
     loop {

@@ -74,7 +74,9 @@ impl Stack {
             let how = how(process.ended()?);
             let (name, lines) = (process.name().to_owned(), process.last_lines(10));
             let log = process.log().map(|log| log.display().to_string()).unwrap_or_default();
-            Some(anyhow!("{name} {how}; its log is {log}, its last lines are\n{lines}"))
+            Some(anyhow!(
+                "{name} {how}: `cargo xtask up` starts all of it again and loses nothing; the log is {log}, its last lines are\n{lines}"
+            ))
         })
     }
 
