@@ -117,7 +117,11 @@ impl Read for Leads {
 
 impl Leads {
     /// One row more than the page: is there another one?
-    fn query(&self, org_id: &str, after: Option<Position>) -> Result<QueryBuilder<Postgres>, Problem> {
+    fn query(
+        &self,
+        org_id: &str,
+        after: Option<Position>,
+    ) -> Result<QueryBuilder<Postgres>, Problem> {
         let column = self.filter.date_field.column();
         let mut query = QueryBuilder::<Postgres>::new(SELECT);
         self.filter.push(&mut query, org_id);
@@ -130,7 +134,9 @@ impl Leads {
             query.push(")");
         }
         let order = if self.descending { "desc" } else { "asc" };
-        query.push(format_args!(" order by {column} {order}, board_id {order}, item_id {order} limit "));
+        query.push(format_args!(
+            " order by {column} {order}, board_id {order}, item_id {order} limit "
+        ));
         query.push_bind(self.limit + 1);
         Ok(query)
     }

@@ -107,12 +107,8 @@ impl Params {
     /// The end of reading: nothing may be wrong, and nothing may be left.
     pub(crate) fn finish(mut self) -> Result<(), Problem> {
         let known = |name: &str| self.taken.contains(name);
-        let unknown: BTreeSet<String> = self
-            .pairs
-            .iter()
-            .map(|pair| pair.0.clone())
-            .filter(|name| !known(name))
-            .collect();
+        let unknown: BTreeSet<String> =
+            self.pairs.iter().map(|pair| pair.0.clone()).filter(|name| !known(name)).collect();
         for name in unknown {
             self.fault(&name, "is unknown here");
         }

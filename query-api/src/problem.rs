@@ -82,9 +82,9 @@ impl Problem {
             "request_id": request_id,
         });
         if let Self::Invalid(faults) = self {
-            let errors = faults.iter().map(
-                |fault| json!({ "parameter": fault.parameter, "detail": fault.detail }),
-            );
+            let errors = faults
+                .iter()
+                .map(|fault| json!({ "parameter": fault.parameter, "detail": fault.detail }));
             body["errors"] = errors.collect();
         }
         if let Self::Behind { asked, applied } = self {

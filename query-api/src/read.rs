@@ -147,10 +147,7 @@ pub(crate) async fn read<R: Read>(
     Ok(respond(&entry, origin, &headers, started.elapsed()))
 }
 
-async fn find<R: Read>(
-    app: &App,
-    question: &Question<R>,
-) -> Result<(Arc<Entry>, Origin), Problem> {
+async fn find<R: Read>(app: &App, question: &Question<R>) -> Result<(Arc<Entry>, Origin), Problem> {
     let Some(version) = app.versions.of(&question.caller.org.id) else {
         return Ok((make(app, question).await?, Origin::Uncached));
     };
@@ -243,4 +240,3 @@ fn respond(entry: &Entry, origin: Origin, asked: &HeaderMap, took: Duration) -> 
     text("server-timing", format!("{};dur={:.3}", origin.as_str(), took.as_secs_f64() * 1e3));
     response
 }
-

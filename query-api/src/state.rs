@@ -5,9 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use leadpulse_service::config::Org;
 use sqlx::PgPool;
 
-use crate::{
-    applied::Applied, auth::Keys, cache::Cache, cursor::Signer, versions::Versions,
-};
+use crate::{applied::Applied, auth::Keys, cache::Cache, cursor::Signer, versions::Versions};
 
 pub(crate) type Orgs = Arc<HashMap<String, Arc<Org>>>;
 

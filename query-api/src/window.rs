@@ -82,19 +82,14 @@ fn default_window(org: &Org) -> u32 {
 }
 
 /// An RFC 3339 instant, or a date: its midnight in the org's time zone.
-pub(crate) fn instant(
-    params: &mut Params,
-    name: &'static str,
-    org: &Org,
-) -> Option<DateTime<Utc>> {
+pub(crate) fn instant(params: &mut Params, name: &'static str, org: &Org) -> Option<DateTime<Utc>> {
     params.one(name, |text| {
         // An unescaped `+` of an offset arrives as a space.
         let text = text.replace(' ', "+");
         let at = DateTime::parse_from_rfc3339(&text).map(|at| at.to_utc()).ok();
         let at = at.or_else(|| midnight(text.parse().ok()?, org.time_zone));
-        at.and_then(|at| leadpulse_nats::instant::from_micros(at.timestamp_micros())).ok_or_else(
-            || "must be an instant such as 2026-03-02T10:00:00Z, or a date".to_owned(),
-        )
+        at.and_then(|at| leadpulse_nats::instant::from_micros(at.timestamp_micros()))
+            .ok_or_else(|| "must be an instant such as 2026-03-02T10:00:00Z, or a date".to_owned())
     })
 }
 

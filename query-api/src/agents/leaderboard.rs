@@ -128,7 +128,8 @@ impl Read for Leaderboard {
         let mut query = QueryBuilder::<Postgres>::new(metrics::SELECT);
         query.push_bind(context.org().id.as_str());
         query.push(" and window_days = ").push_bind(i64::from(self.window_days));
-        let mut rows: Vec<AgentMetrics> = query.build_query_as().fetch_all(from.connection()).await?;
+        let mut rows: Vec<AgentMetrics> =
+            query.build_query_as().fetch_all(from.connection()).await?;
         metrics::settle(&mut rows, from, context.patient)?;
         let ranked = rank(&rows, self.sort, self.descending, self.min_n);
         let best = |name: &str, descending| {

@@ -72,7 +72,8 @@ pub(crate) struct AgentMetrics {
 impl AgentMetrics {
     fn move_to(&mut self, now: At) {
         let hours = |at: Option<At>| at.map(|at| crate::value::seconds(now - at) / 3600.0);
-        let fresh = |hours: Option<f64>, span: f64| hours.map_or(0.0, |h| (1.0 - h / span).max(0.0));
+        let fresh =
+            |hours: Option<f64>, span: f64| hours.map_or(0.0, |h| (1.0 - h / span).max(0.0));
         self.hours_since_last_win = hours(self.last_win_at);
         self.hours_since_last_activity = hours(self.last_activity_at);
         self.burnout_score = (fresh(self.hours_since_last_win, 336.0)

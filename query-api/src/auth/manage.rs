@@ -112,10 +112,12 @@ async fn rotate(pool: &PgPool, prefix: &str, grace_hours: u16) -> Result<()> {
 }
 
 async fn revoke(pool: &PgPool, prefix: &str) -> Result<()> {
-    let done = sqlx::query("update api_key set revoked_at = now() where prefix = $1 and revoked_at is null")
-        .bind(prefix)
-        .execute(pool)
-        .await?;
+    let done = sqlx::query(
+        "update api_key set revoked_at = now() where prefix = $1 and revoked_at is null",
+    )
+    .bind(prefix)
+    .execute(pool)
+    .await?;
     if done.rows_affected() == 0 {
         bail!("no key with the prefix `{prefix}` that is not revoked yet");
     }

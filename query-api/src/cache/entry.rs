@@ -45,9 +45,7 @@ impl Entry {
 
     pub(super) fn encode(&self, key: &str) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(HEAD + 64 + self.body.len());
-        for number in
-            [self.seq, self.at.timestamp_micros(), self.fresh_until.timestamp_micros()]
-        {
+        for number in [self.seq, self.at.timestamp_micros(), self.fresh_until.timestamp_micros()] {
             bytes.extend(number.to_be_bytes());
         }
         bytes.extend(self.etag.as_bytes());
@@ -65,10 +63,12 @@ impl Entry {
             return None;
         }
         let (numbers, rest) = rest.split_at_checked(24)?;
-        let [seq, at, fresh_until] =
-            numbers.as_chunks::<8>().0.try_into().ok().map(|chunks: [[u8; 8]; 3]| {
-                chunks.map(i64::from_be_bytes)
-            })?;
+        let [seq, at, fresh_until] = numbers
+            .as_chunks::<8>()
+            .0
+            .try_into()
+            .ok()
+            .map(|chunks: [[u8; 8]; 3]| chunks.map(i64::from_be_bytes))?;
         let line = rest.iter().position(|byte| *byte == b'\n')?;
         Some(Self {
             etag: HeaderValue::from_bytes(rest.get(..line)?).ok()?,

@@ -38,7 +38,10 @@ impl Shared {
     }
 
     /// Connects when it is first used; must be called within a runtime.
-    pub(crate) fn new(config: &Redis, dependency: Dependency) -> Result<Arc<Self>, redis::RedisError> {
+    pub(crate) fn new(
+        config: &Redis,
+        dependency: Dependency,
+    ) -> Result<Arc<Self>, redis::RedisError> {
         let client = redis::Client::open(config.url.expose_secret())?;
         let settings = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(CONNECT))

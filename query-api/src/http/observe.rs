@@ -44,7 +44,11 @@ pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
     let mut set = |name: &'static str, value: &str, add: bool| {
         if let Ok(value) = HeaderValue::from_str(value) {
             let name = HeaderName::from_static(name);
-            if add { headers.append(name, value) } else { headers.insert(name, value).is_some() };
+            if add {
+                headers.append(name, value)
+            } else {
+                headers.insert(name, value).is_some()
+            };
         }
     };
     set(REQUEST_ID, &id, false);

@@ -78,11 +78,12 @@ fn delta(current: &Figures, previous: &Figures) -> Result<Value, Problem> {
         _ => Err(Problem::Internal),
     };
     let (current, previous) = (as_map(current)?, as_map(previous)?);
-    let fields = current.into_iter().filter(|(name, _)| !name.ends_with("_n")).map(|(name, value)| {
-        let before = previous.get(&name).unwrap_or(&Value::Null);
-        let change = change(&value, before).unwrap_or(Value::Null);
-        (name, change)
-    });
+    let fields =
+        current.into_iter().filter(|(name, _)| !name.ends_with("_n")).map(|(name, value)| {
+            let before = previous.get(&name).unwrap_or(&Value::Null);
+            let change = change(&value, before).unwrap_or(Value::Null);
+            (name, change)
+        });
     Ok(Value::Object(fields.collect::<Map<_, _>>()))
 }
 

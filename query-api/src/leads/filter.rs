@@ -141,7 +141,10 @@ impl Filter {
         }
         if !self.industries.is_empty() {
             let wanted: Vec<String> = self.industries.iter().map(|i| i.to_lowercase()).collect();
-            query.push(" and lower(coalesce(industry, 'unknown')) = any (").push_bind(wanted).push(")");
+            query
+                .push(" and lower(coalesce(industry, 'unknown')) = any (")
+                .push_bind(wanted)
+                .push(")");
         }
         self.push_status(query);
         if let Some(least) = self.min_amount {
