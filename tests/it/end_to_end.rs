@@ -9,7 +9,7 @@ use tests::{
 async fn the_whole_way(seed: u64) {
     let app = App::start().await;
     let now = chrono::Utc::now().timestamp_micros();
-    let size = Size { items: 40, events: 500..501 };
+    let size = Size { items: 15, events: 450..451 };
     let events = seeded_history(&app.ground.rules, &size, now, seed);
     let (first, rest) = events.split_at(events.len() / 2);
     // Once in the middle too: what was cached then must not be shown at the end.

@@ -8,7 +8,7 @@ use tests::{
 /// Parts of one history; something dies before each but the first.
 async fn parts(app: &App, seed: u64, count: usize) -> Vec<Vec<String>> {
     let now = chrono::Utc::now().timestamp_micros();
-    let size = Size { items: 25, events: 300..301 };
+    let size = Size { items: 12, events: 250..251 };
     let events = seeded_history(&app.ground.rules, &size, now, seed);
     events.chunks(events.len().div_ceil(count)).map(<[String]>::to_vec).collect()
 }

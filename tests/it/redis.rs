@@ -9,7 +9,7 @@ use tests::{
 
 async fn deliver(app: &App, seed: u64) -> u64 {
     let now = chrono::Utc::now().timestamp_micros();
-    let size = Size { items: 20, events: 150..151 };
+    let size = Size { items: 10, events: 120..121 };
     app.ingest.deliver_all(&seeded_history(&app.ground.rules, &size, now, seed)).await
 }
 

@@ -3,6 +3,7 @@
 //! what they find, end-to-end tests draw a history from a seed.
 
 mod deed;
+mod journey;
 mod payload;
 mod value;
 
@@ -31,7 +32,8 @@ pub const AGENTS: [i64; 6] = [7001, 7002, 7003, 7004, 7005, 9_007_199_254_740_99
 /// A board that no rules map.
 pub const UNMAPPED_BOARD: i64 = 9777;
 
-/// How many items a history is about. Few items collide more.
+/// How many items a history is about, and how many things happen (a whole journey of a lead is one of
+/// them). Few items collide more.
 #[derive(Debug, Clone)]
 pub struct Size {
     pub items: i64,
@@ -40,12 +42,17 @@ pub struct Size {
 
 /// Deliveries in the order in which they arrive: shuffled, with retries and twins among them.
 pub fn history(rules: &Rules, size: &Size, now: Micros) -> BoxedStrategy<Vec<String>> {
-    vec((deed::webhook(rules, size.items, now), echo()), size.events.clone())
-        .prop_map(|webhooks| {
-            webhooks
-                .into_iter()
-                .flat_map(|(webhook, echo)| echoes(webhook, echo))
-                .collect::<Vec<_>>()
+    let alone = deed::webhook(rules, size.items, now).prop_map(|webhook| vec![webhook]);
+    let story = prop_oneof![15 => alone, 1 => journey::journey(rules, size.items, now)];
+    let echoed = story.prop_flat_map(|webhooks| {
+        let echoes = vec(echo(), webhooks.len());
+        (Just(webhooks), echoes)
+    });
+    vec(echoed, size.events.clone())
+        .prop_map(|stories| {
+            let told =
+                stories.into_iter().flat_map(|(webhooks, echoes)| webhooks.into_iter().zip(echoes));
+            told.flat_map(|(webhook, echo)| echoes(webhook, echo)).collect::<Vec<_>>()
         })
         .prop_shuffle()
         .boxed()

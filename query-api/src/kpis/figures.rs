@@ -117,7 +117,7 @@ pub(crate) async fn figures(
     let mut query = QueryBuilder::<Postgres>::new("select closed_won_at <= ");
     query.push_bind(span.from).push(concat!(
         " as first, count(*) as won, count(*) filter (where deal_amount > 0) as paid,
-            least(sum(deal_amount) filter (where deal_amount > 0), 79228162514264337593543950335) as amount,
+            least(coalesce(sum(deal_amount) filter (where deal_amount > 0), 0), 79228162514264337593543950335) as amount,
             count(*) filter (where closed_won_at >= entered_at) as closed, ",
         middle!("closed_won_at - entered_at"),
         " filter (where closed_won_at >= entered_at) as middle

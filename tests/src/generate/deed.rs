@@ -129,7 +129,7 @@ fn about(c: &Circumstances, id_key: &str, event_type: &str) -> Fields {
     fields
 }
 
-fn column_id(board: &Board, role: Role) -> Option<String> {
+pub(super) fn column_id(board: &Board, role: Role) -> Option<String> {
     match role {
         Role::Owner => board.owner.clone(),
         Role::Status => board.status.clone(),

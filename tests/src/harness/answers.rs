@@ -123,12 +123,6 @@ fn assert_count(found: &Value, wanted: usize, context: &str) {
     assert_eq!(found.as_u64(), u64::try_from(wanted).ok(), "{context}");
 }
 
-/// A mean of money may have no end; six decimals of it are sent.
-fn assert_mean(found: &Value, wanted: Option<Decimal>, context: &str) {
-    let wanted = wanted.map(|mean| mean.round_dp(6).normalize());
-    assert_eq!(money(found).map(|mean| mean.normalize()), wanted, "{context}");
-}
-
 fn assert_median(found: &Value, n: &Value, wanted: Median, context: &str) {
     assert!(near(found, wanted.seconds()), "{found} is not {wanted:?}: {context}");
     assert_count(n, wanted.n, context);
@@ -148,7 +142,7 @@ pub(super) fn assert_metrics(item: &Value, wanted: &AgentMetrics, context: &str)
     ratio("period_conversion_rate", wanted.period_conversion_rate);
     assert_eq!(money(field("deals_amount_sum")), Some(wanted.deals_amount_sum), "{context}");
     count("deals_amount_count", wanted.deals_amount_count);
-    assert_mean(field("avg_deal_size"), wanted.avg_deal_size, context);
+    assert_eq!(money(field("avg_deal_size")), wanted.avg_deal_size, "{context}");
     assert_median(
         field("median_response_seconds"),
         field("touched_count"),
@@ -202,7 +196,7 @@ pub(super) fn assert_kpis(item: &Value, wanted: &Kpis, context: &str) {
     ratio("period_conversion_rate", wanted.period_conversion_rate);
     assert_eq!(money(field("deals_amount_sum")), Some(wanted.deals_amount_sum), "{context}");
     count("deals_amount_count", wanted.deals_amount_count);
-    assert_mean(field("avg_deal_size"), wanted.avg_deal_size, context);
+    assert_eq!(money(field("avg_deal_size")), wanted.avg_deal_size, "{context}");
     assert_median(
         field("median_response_seconds"),
         field("touched_count"),

@@ -223,9 +223,11 @@ impl<'l> Figures<'l> {
         self.amounts().into_iter().sum()
     }
 
+    /// A mean may have no end: six decimals of it, half to even.
     pub(super) fn avg_deal_size(&self) -> Option<Decimal> {
         let amounts = self.amounts();
-        (!amounts.is_empty()).then(|| self.amount_sum() / Decimal::from(amounts.len()))
+        (!amounts.is_empty())
+            .then(|| (self.amount_sum() / Decimal::from(amounts.len())).round_dp(6))
     }
 
     pub(super) fn median_response(&self) -> Median {
