@@ -31,6 +31,8 @@ pub enum Refusal {
     BodyTooSlow,
     #[error("the body broke off")]
     BodyBroken,
+    #[error("the body has two lengths")]
+    TwoLengths,
     #[error("the content encoding is not supported; send the body as it is")]
     Encoding,
     #[error("the body is not JSON")]
@@ -55,9 +57,11 @@ impl Refusal {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::BodyBroken | Self::NotJson | Self::TooDeep | Self::NotAnEvent(_) => {
-                StatusCode::BAD_REQUEST
-            }
+            Self::BodyBroken
+            | Self::TwoLengths
+            | Self::NotJson
+            | Self::TooDeep
+            | Self::NotAnEvent(_) => StatusCode::BAD_REQUEST,
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -71,6 +75,7 @@ impl Refusal {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTooSlow => "body_too_slow",
             Self::BodyBroken => "body_broken",
+            Self::TwoLengths => "two_lengths",
             Self::Encoding => "encoding",
             Self::NotJson => "not_json",
             Self::TooDeep => "too_deep",
@@ -83,7 +88,14 @@ impl Refusal {
 
     /// Was it refused before its body was read?
     pub fn body_is_missing(self) -> bool {
-        matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken | Self::Encoding)
+        matches!(
+            self,
+            Self::BodyTooLarge
+                | Self::BodyTooSlow
+                | Self::BodyBroken
+                | Self::TwoLengths
+                | Self::Encoding
+        )
     }
 
     /// Only who is known, or has sent what nobody can read, is told what is wrong.
@@ -116,7 +128,7 @@ impl IntoResponse for Refusal {
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
         }
-        if matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken) {
+        if self.body_is_missing() {
             // What is left of the body would be read as the next request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }

@@ -28,6 +28,8 @@ pub fn router(door: Door, health: &Health) -> Router {
         .route("/webhooks/monday/{source}", post(webhook::receive))
         .route("/webhooks/monday/{source}/{token}", post(webhook::receive))
         .with_state(door)
+        .method_not_allowed_fallback(webhook::wrong_method)
+        .fallback(webhook::no_route)
         .merge(health.routes())
         .layer(CatchPanicLayer::custom(webhook::panicked))
 }

@@ -9,7 +9,7 @@ mod token;
 
 use std::{fmt, sync::Arc};
 
-use axum::http::{HeaderMap, header};
+use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use leadpulse_service::config::{Environment, NamedSecret, Problem, Verify};
@@ -151,7 +151,7 @@ impl Verifier {
 
     fn check(&self, proof: &Proof, body: &[u8], now: DateTime<Utc>) -> Result<(), Rejected> {
         match self {
-            Self::Jwt(jwt) => jwt.check(proof.headers.get(header::AUTHORIZATION), now),
+            Self::Jwt(jwt) => jwt.check(&proof.headers, now),
             Self::Hmac(mac) => mac.check(&proof.headers, body, now),
             Self::Token(token) => token.check(proof.token_digest.as_ref(), now),
         }

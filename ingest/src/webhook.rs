@@ -5,7 +5,7 @@ use std::{any::Any, collections::HashMap, sync::Arc, time::Instant};
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State},
+    extract::{Path, State, rejection::PathRejection},
     http::{HeaderMap, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -51,12 +51,14 @@ struct Webhook {
 
 pub async fn receive(
     State(door): State<Door>,
-    Path(mut path): Path<HashMap<String, String>>,
+    path: Result<Path<HashMap<String, String>>, PathRejection>,
     request: Request<Body>,
 ) -> Response {
     let began = Instant::now();
     let _counted = InFlight::count(gauge!("ingest_webhooks_in_flight"));
     let (parts, body) = request.into_parts();
+    // A path that is no text is nobody's key.
+    let mut path = path.map(|Path(path)| path).unwrap_or_default();
     let key = path.remove("source").unwrap_or_default();
     let (source, stranger) = door.sources.borrow().of(&key);
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
@@ -76,7 +78,7 @@ pub async fn receive(
 
 impl Webhook {
     async fn take(&mut self, door: &Door, body: Body) -> Result<Done, Refusal> {
-        check_encoding(&self.proof.headers)?;
+        check_head(&self.proof.headers)?;
         self.body = body::read(body, door.read_within).await?;
         let received_at = Utc::now();
         if let (false, Some(challenge)) = (self.stranger, Challenge::of(&self.body)) {
@@ -104,8 +106,15 @@ impl Webhook {
     }
 }
 
-/// Bodies are kept byte for byte and verified as they come: nothing is unpacked here.
-fn check_encoding(headers: &HeaderMap) -> Result<(), Refusal> {
+/// What can be said before the body is read.
+fn check_head(headers: &HeaderMap) -> Result<(), Refusal> {
+    // Two lengths are how one request is smuggled past a proxy inside of another.
+    if headers.contains_key(header::CONTENT_LENGTH)
+        && headers.contains_key(header::TRANSFER_ENCODING)
+    {
+        return Err(Refusal::TwoLengths);
+    }
+    // Bodies are kept byte for byte and verified as they come: nothing is unpacked here.
     let plain = headers
         .get_all(header::CONTENT_ENCODING)
         .iter()
@@ -149,6 +158,22 @@ fn account(webhook: &Webhook, began: Instant, outcome: &Result<Done, Refusal>) {
         }
         Err(_) => info!(source, reason, duration_us, trace_id, "webhook refused: {reason}"),
     }
+}
+
+pub async fn no_route() -> StatusCode {
+    off_the_way("no_route");
+    StatusCode::NOT_FOUND
+}
+
+pub async fn wrong_method() -> StatusCode {
+    off_the_way("wrong_method");
+    StatusCode::METHOD_NOT_ALLOWED
+}
+
+/// A request that is no webhook at all is only counted.
+fn off_the_way(reason: &'static str) {
+    let labels = [("source", "unknown"), ("outcome", "refused"), ("reason", reason)];
+    counter!("ingest_webhooks_total", &labels).increment(1);
 }
 
 /// The end of a request that hit a bug: counted and answered so that monday.com tries again.

@@ -1,7 +1,7 @@
 //! monday.com's signature: a JWT in `Authorization`, HS256 and nothing else (monday.md, Authentication).
 //! It proves the sender only; there is no hash of the body in it.
 
-use axum::http::HeaderValue;
+use axum::http::{HeaderMap, header};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
@@ -56,12 +56,13 @@ impl Hs256 {
         Self { keys, audience, leeway_seconds: leeway_seconds as f64 }
     }
 
-    pub(super) fn check(
-        &self,
-        authorization: Option<&HeaderValue>,
-        now: DateTime<Utc>,
-    ) -> Result<(), Rejected> {
-        let header = authorization.ok_or(Rejected::Missing)?;
+    pub(super) fn check(&self, headers: &HeaderMap, now: DateTime<Utc>) -> Result<(), Rejected> {
+        let mut given = headers.get_all(header::AUTHORIZATION).iter();
+        let header = given.next().ok_or(Rejected::Missing)?;
+        // Of two, a proxy in front may have checked the other one.
+        if given.next().is_some() {
+            return Err(Rejected::Malformed);
+        }
         let header = header.to_str().map_err(|_| Rejected::Malformed)?.trim();
         let token = strip_bearer(header);
         if token.is_empty() {

@@ -1,3 +1,4 @@
+use axum::http::HeaderValue;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::SecretString;
 use serde_json::{Value, json};
@@ -37,8 +38,9 @@ fn hs256() -> Value {
     json!({ "alg": "HS256", "typ": "JWT" })
 }
 
-fn check_with(verifier: &Hs256, header: &str, now: i64) -> Result<(), Rejected> {
-    verifier.check(Some(&HeaderValue::from_str(header).unwrap()), at(now))
+fn check_with(verifier: &Hs256, given: &str, now: i64) -> Result<(), Rejected> {
+    let value = HeaderValue::from_str(given).unwrap();
+    verifier.check(&HeaderMap::from_iter([(header::AUTHORIZATION, value)]), at(now))
 }
 
 fn check(header: &str, now: i64) -> Result<(), Rejected> {
@@ -137,5 +139,5 @@ fn what_is_no_token_is_refused() {
     assert_eq!(check(&padded, NOW), Err(Rejected::Malformed));
     assert_eq!(check(&"x".repeat(MAX_TOKEN_BYTES + 1), NOW), Err(Rejected::Malformed));
     let verifier = Hs256::new(&[secret("x", "key", None)], Vec::new(), 60);
-    assert_eq!(verifier.check(None, at(NOW)), Err(Rejected::Missing));
+    assert_eq!(verifier.check(&HeaderMap::new(), at(NOW)), Err(Rejected::Missing));
 }
