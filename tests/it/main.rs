@@ -9,4 +9,5 @@ mod fold;
 mod life;
 mod projector;
 mod redis;
+mod up;
 mod webhooks;

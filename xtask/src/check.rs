@@ -67,10 +67,10 @@ pub fn main(options: &Options) -> Result<ExitCode> {
 
 fn lints(progress: Progress) -> Result<()> {
     step(progress, "fmt", programs::cargo().args(["fmt", "--all", "--check"]))?;
-    let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "-D", "warnings"];
+    let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
     step(progress, "clippy", programs::cargo().args(clippy))?;
     let mut doc = programs::cargo();
-    doc.args(["doc", "--quiet", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    doc.args(["doc", "--workspace", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
     step(progress, "doc", &mut doc)
 }
 

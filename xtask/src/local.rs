@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 pub struct Local(PathBuf);
 
 impl Local {
+    /// `.local` in the workspace, or `LEADPULSE_LOCAL`: a second `up` beside the first needs its own.
     pub fn open() -> Result<Self> {
-        let local = Self(crate::root().join(".local"));
+        let folder = std::env::var_os("LEADPULSE_LOCAL").map(PathBuf::from);
+        let local = Self(folder.unwrap_or_else(|| crate::root().join(".local")));
         for folder in [local.data(), local.logs()] {
             fs::create_dir_all(&folder).with_context(|| {
                 format!("can't make {}: run from a folder that you may write to", folder.display())

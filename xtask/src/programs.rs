@@ -26,8 +26,9 @@ pub fn cargo() -> Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     Release,
+    /// Unoptimised. With the whole workspace's features, as the tests' build, so that nothing is built twice.
     Debug,
-    /// Debug, and all tests with them: one set of features, so that nothing is built twice.
+    /// Unoptimised, and all tests too.
     WithTests,
 }
 
@@ -37,7 +38,7 @@ pub fn build(what: Build) -> Result<BTreeMap<String, PathBuf>> {
     command.arg("build");
     match what {
         Build::WithTests => command.args(["--workspace", "--tests"]),
-        Build::Debug => command.args(SERVICES.map(|service| ["-p", service]).as_flattened()),
+        Build::Debug => command.arg("--workspace"),
         Build::Release => {
             command.arg("--release");
             command.args(SERVICES.map(|service| ["-p", service]).as_flattened())
