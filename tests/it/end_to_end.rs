@@ -2,7 +2,7 @@
 //! door; what comes out over HTTP is what the naive implementation computes.
 
 use tests::{
-    generate::{Size, seeded_history},
+    generate::{Size, one_of_each_type, seeded_history},
     harness::{App, agree},
 };
 
@@ -11,6 +11,7 @@ async fn the_whole_way(seed: u64) {
     let now = chrono::Utc::now().timestamp_micros();
     let size = Size { items: 15, events: 450..451 };
     let events = seeded_history(&app.ground.rules, &size, now, seed);
+    let events = [one_of_each_type(&app.ground.rules, now, seed), events].concat();
     let (first, rest) = events.split_at(events.len() / 2);
     // Once in the middle too: what was cached then must not be shown at the end.
     let seq = app.ingest.deliver_all(first).await;

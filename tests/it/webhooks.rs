@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use chrono::Utc;
 use serde_json::{Value, json};
 use tests::{
-    generate::{Size, seeded_history},
+    generate::{Size, one_of_each_type, seeded_history},
     harness::{
         Answer, Claims, Ground, ORG, PATIENCE, SECRET, SHORT_LIVED_TOKEN, SOURCE, Service, Setup,
         sign_jwt, wait_until,
@@ -110,7 +110,8 @@ async fn every_event_has_the_identity_and_the_time_that_the_page_says() {
     let (ingest, ground) = door().await;
     let now = Utc::now().timestamp_micros();
     let size = Size { items: 20, events: 300..301 };
-    let posted = seeded_history(&ground.rules, &size, now, 11);
+    let mut posted = one_of_each_type(&ground.rules, now, 11);
+    posted.extend(seeded_history(&ground.rules, &size, now, 11));
     let mut known: BTreeMap<String, u64> = BTreeMap::new();
     let mut kept: BTreeMap<u64, &str> = BTreeMap::new();
     for event in &posted {

@@ -9,12 +9,15 @@ mod value;
 
 pub use payload::Webhook;
 
+use std::collections::BTreeMap;
+
 use proptest::{
     collection::vec,
     prelude::*,
     strategy::ValueTree,
     test_runner::{Config, RngAlgorithm, TestRng, TestRunner},
 };
+use serde_json::Value;
 
 use crate::{
     naive::{Arrival, Micros},
@@ -70,6 +73,17 @@ pub fn seeded_history(rules: &Rules, size: &Size, now: Micros, seed: u64) -> Vec
         .current()
 }
 
+/// One event of every type, in each of its spellings.
+pub fn one_of_each_type(rules: &Rules, now: Micros, seed: u64) -> Vec<String> {
+    let many = seeded_history(rules, &Size { items: 9, events: 3000..3001 }, now, seed);
+    let type_of = |event: &String| {
+        serde_json::from_str::<Value>(event).ok()?["type"].as_str().map(str::to_owned)
+    };
+    let by_type: BTreeMap<String, String> =
+        many.into_iter().filter_map(|event| Some((type_of(&event)?, event))).collect();
+    by_type.into_values().collect()
+}
+
 /// How a webhook is repeated.
 #[derive(Debug, Clone, Copy)]
 enum Echo {
@@ -122,6 +136,25 @@ mod tests {
         let history = |seed| seeded_history(&rules, &size, NOW, seed);
         assert_eq!(history(1), history(1));
         assert_ne!(history(1), history(2));
+    }
+
+    #[test]
+    fn every_name_of_mondays_table_occurs() {
+        let types: BTreeSet<String> = one_of_each_type(&Rules::default(), NOW, 7)
+            .iter()
+            .map(|event| {
+                serde_json::from_str::<Value>(event).unwrap()["type"].as_str().unwrap().to_owned()
+            })
+            .collect();
+        let table = "create_item create_pulse create_subitem change_column_value change_status_column_value \
+            change_specific_column_value change_subitem_column_value update_column_value change_name \
+            change_subitem_name update_name item_archived item_deleted item_restored archive_pulse delete_pulse \
+            restore_pulse subitem_archived subitem_deleted item_moved_to_any_group item_moved_to_specific_group \
+            move_pulse_into_group move_subitem create_update edit_update delete_update create_subitem_update \
+            create_column move_pulse_into_board item_snapshot user_snapshot";
+        for name in table.split_whitespace() {
+            assert!(types.contains(name), "{name} is not in {types:?}");
+        }
     }
 
     #[test]
