@@ -29,3 +29,14 @@ async fn webhooks_of_every_type_give_what_the_page_says() {
 async fn other_webhooks_give_what_the_page_says_too() {
     the_whole_way(2).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn and_so_do_many_more_in_a_long_run() {
+    if std::env::var_os("LEADPULSE_LONG").is_none() {
+        return;
+    }
+    for seed in 100..140 {
+        eprintln!("seed {seed}");
+        the_whole_way(seed).await;
+    }
+}

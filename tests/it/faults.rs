@@ -1,9 +1,13 @@
 //! Whatever is killed in the middle, nothing is lost and nothing is counted twice.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures_util::{StreamExt, stream};
 use tests::{
     generate::{Size, seeded_history},
-    harness::{App, Setup, agree},
+    harness::{App, PATIENCE, Setup, agree, wait_until},
 };
+use tokio::task::block_in_place;
 
 /// Parts of one history; something dies before each but the first.
 async fn parts(app: &App, seed: u64, count: usize) -> Vec<Vec<String>> {
@@ -71,5 +75,41 @@ async fn everything_dies_at_once_and_comes_back() {
     app.query_api.restart().unwrap();
     let seq = app.ingest.deliver_all(&parts[1]).await;
     app.wait_until_ready().await;
+    agree(&app, seq).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn webhooks_keep_coming_while_everybody_else_dies() {
+    let mut app = App::start_with(Setup { own_postgres: true, ..Setup::default() }).await;
+    let events = parts(&app, 24, 1).await.concat();
+    let App { ingest, projector, query_api, ground, .. } = &mut app;
+    let delivered = AtomicUsize::new(0);
+    let deliver = stream::iter(&events).for_each_concurrent(8, async |event| {
+        ingest.deliver(event).await;
+        delivered.fetch_add(1, Ordering::Relaxed);
+    });
+    let reached = async |part: usize| {
+        let count = events.len() * part / 8;
+        let enough = async || delivered.load(Ordering::Relaxed) >= count;
+        wait_until(&format!("{count} webhooks are taken in"), PATIENCE, enough).await;
+    };
+    let kill = async {
+        reached(1).await;
+        block_in_place(|| ground.nats.kill9());
+        block_in_place(|| ground.nats.restart()).unwrap();
+        reached(3).await;
+        block_in_place(|| projector.kill_and_restart());
+        reached(4).await;
+        block_in_place(|| ground.database.server().kill9());
+        reached(5).await;
+        block_in_place(|| ground.database.server().restart()).unwrap();
+        reached(6).await;
+        block_in_place(|| query_api.kill_and_restart());
+        block_in_place(|| ground.nats.kill9());
+        block_in_place(|| ground.nats.restart()).unwrap();
+    };
+    tokio::join!(deliver, kill);
+    app.wait_until_ready().await;
+    let seq = app.ground.stream().await.last().unwrap().seq;
     agree(&app, seq).await;
 }

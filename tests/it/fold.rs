@@ -115,8 +115,17 @@ fn small() -> Size {
     Size { items: 3, events: 1..60 }
 }
 
+/// A short run each time; `PROPTEST_CASES` makes it longer.
+fn cases() -> ProptestConfig {
+    let usual = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
+    if std::env::var_os("PROPTEST_CASES").is_some() {
+        return usual;
+    }
+    ProptestConfig { cases: 200, ..usual }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases())]
 
     #[test]
     fn the_fold_gives_the_rows_that_the_page_says(
