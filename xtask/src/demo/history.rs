@@ -69,6 +69,9 @@ fn live_through(
     #[allow(clippy::cast_possible_truncation, reason = "90 days in milliseconds")]
     let back = TimeDelta::milliseconds((back * 86_400_000.0) as i64);
     let mut at = until - back;
+    if rng.random_bool(0.8) {
+        at = at_work(rng, at).min(until); // who asks for an offer mostly does so in the daytime
+    }
     let first = owner_for(rng, team, at, until);
     events.extend(lead.create(rng, at, team, first));
     while !lead.done {
