@@ -2,5 +2,7 @@
 //! a test says exactly what stands there.
 
 mod access;
+mod cache;
+mod figures;
 mod fixture;
 mod leads;
