@@ -10,7 +10,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     agents::Leaderboard,
-    kpis::Summary,
+    kpis::{Funnel, Industries, Summary, Timeseries, outcomes},
     leads::{Lead, Leads},
     problem::Problem,
     read::read,
@@ -23,6 +23,10 @@ pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
         .route("/v1/leads/{board_id}/{item_id}", get(read::<Lead>))
         .route("/v1/agents/leaderboard", get(read::<Leaderboard>))
         .route("/v1/kpis/summary", get(read::<Summary>))
+        .route("/v1/kpis/funnel", get(read::<Funnel>))
+        .route("/v1/kpis/timeseries", get(read::<Timeseries>))
+        .route("/v1/industries", get(read::<Industries>))
+        .route("/outcomes/summary", get(outcomes))
         .with_state(app);
     reads
         .merge(health.routes())

@@ -11,6 +11,7 @@ mod db;
 pub mod http;
 pub mod kpis;
 pub mod leads;
+mod limits;
 mod params;
 mod problem;
 mod read;

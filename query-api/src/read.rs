@@ -17,6 +17,7 @@ use crate::{
     auth::{Caller, Scope},
     cache::{Entry, Origin},
     db::Snapshot,
+    limits::Left,
     params::Params,
     problem::Problem,
     state::App,
@@ -35,6 +36,8 @@ pub(crate) trait Read: Sized + Send + Sync + 'static {
     /// The name in metrics, logs and cache keys.
     const FAMILY: &'static str;
     const SCOPE: Scope;
+    /// Points of the rate limit: about the rows behind an answer.
+    const COST: u32 = 1;
 
     /// Problems are collected in `params`; the value counts only if there are none.
     fn parse(params: &mut Params, caller: &Caller) -> Self;
@@ -101,6 +104,7 @@ impl Loaded {
 struct Question<R> {
     read: R,
     caller: Caller,
+    left: Left,
     min_seq: i64,
     filters: String,
     spelling: String,
@@ -115,6 +119,7 @@ impl<R: Read> Question<R> {
     ) -> Result<Self, Problem> {
         let caller = app.keys.bearer(headers).await?;
         caller.needs(R::SCOPE)?;
+        let left = app.limits.admit(&caller, R::COST)?;
         let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut params = Params::new(path, uri.query());
         let filters = params.canonical(&["min_seq", "cursor", "limit"]);
@@ -122,7 +127,7 @@ impl<R: Read> Question<R> {
         let min_seq = params.number("min_seq", 0, i64::MAX).unwrap_or(0);
         let read = R::parse(&mut params, &caller);
         params.finish()?;
-        Ok(Self { read, caller, min_seq, filters, spelling })
+        Ok(Self { read, caller, left, min_seq, filters, spelling })
     }
 
     /// The answer's name in the caches: one org, one version of its read models, one question.
@@ -144,7 +149,9 @@ pub(crate) async fn read<R: Read>(
     let (entry, origin) = find(&app, &question).await?;
     metrics::counter!("query_api_reads_total", "family" => R::FAMILY, "from" => origin.as_str())
         .increment(1);
-    Ok(respond(&entry, origin, &headers, started.elapsed()))
+    let mut response = respond(&entry, origin, &headers, started.elapsed());
+    question.left.tell(response.headers_mut());
+    Ok(response)
 }
 
 async fn find<R: Read>(app: &App, question: &Question<R>) -> Result<(Arc<Entry>, Origin), Problem> {

@@ -19,6 +19,7 @@ use crate::{
     cursor::Signer,
     db,
     http::routes,
+    limits::Limits,
     state::{self, App},
     versions::Versions,
 };
@@ -43,6 +44,7 @@ pub async fn run(config: Config) -> Result<()> {
         versions: Versions::default(),
         applied: Applied::default(),
         cursors: Signer::default(),
+        limits: Limits::default(),
         pool: pool.clone(),
     });
     let postgres = health.dependency("postgres", Need::Required);

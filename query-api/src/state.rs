@@ -5,7 +5,9 @@ use std::{collections::HashMap, sync::Arc};
 use leadpulse_service::config::Org;
 use sqlx::PgPool;
 
-use crate::{applied::Applied, auth::Keys, cache::Cache, cursor::Signer, versions::Versions};
+use crate::{
+    applied::Applied, auth::Keys, cache::Cache, cursor::Signer, limits::Limits, versions::Versions,
+};
 
 pub(crate) type Orgs = Arc<HashMap<String, Arc<Org>>>;
 
@@ -16,6 +18,7 @@ pub(crate) struct App {
     pub(crate) versions: Versions,
     pub(crate) applied: Applied,
     pub(crate) cursors: Signer,
+    pub(crate) limits: Limits,
 }
 
 pub(crate) fn orgs(orgs: &[Org]) -> Orgs {

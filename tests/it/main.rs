@@ -8,6 +8,7 @@ mod faults;
 mod fold;
 mod life;
 mod projector;
+mod query;
 mod redis;
 mod up;
 mod webhooks;

@@ -1,4 +1,6 @@
-//! The figures of section 3 without the agent condition, over one or two spans, from LeadFact.
+//! The figures of section 3 without the agent condition, from LeadFact.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use leadpulse_service::config::Org;
 use rust_decimal::Decimal;
@@ -19,6 +21,11 @@ pub(crate) struct Part {
 }
 
 impl Part {
+    /// All of it.
+    pub(crate) fn whole() -> Self {
+        Self { boards: Vec::new(), industries: Vec::new() }
+    }
+
     pub(crate) fn parse(params: &mut Params) -> Self {
         let industry = |text: &str| params::text(text).map(|text| text.to_lowercase());
         Self {
@@ -27,12 +34,12 @@ impl Part {
         }
     }
 
-    fn push(&self, query: &mut QueryBuilder<Postgres>) {
+    pub(crate) fn push(&self, query: &mut QueryBuilder<Postgres>) {
         if !self.boards.is_empty() {
             query.push(" and board_id = any (").push_bind(self.boards.clone()).push(")");
         }
         if !self.industries.is_empty() {
-            query.push(" and lower(coalesce(industry, 'unknown')) = any (");
+            query.push(format_args!(" and {INDUSTRY} = any ("));
             query.push_bind(self.industries.clone()).push(")");
         }
     }
@@ -72,7 +79,7 @@ macro_rules! middle {
 
 #[derive(Debug, FromRow)]
 struct Cohort {
-    first: bool,
+    key: String,
     assigned: i64,
     touched: i64,
     won: i64,
@@ -81,7 +88,7 @@ struct Cohort {
 
 #[derive(Debug, FromRow)]
 struct Wins {
-    first: bool,
+    key: String,
     won: i64,
     paid: i64,
     amount: Option<Decimal>,
@@ -89,53 +96,77 @@ struct Wins {
     middle: Option<Vec<PgInterval>>,
 }
 
-/// The figures of a span and, if asked for, of the one just before, in two statements.
+/// The two sides of every figure: leads by their entry, and by their win.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Side {
+    Cohort,
+    Wins,
+}
+
+impl Side {
+    pub(crate) fn instant(self) -> &'static str {
+        match self {
+            Self::Cohort => "entered_at",
+            Self::Wins => "closed_won_at",
+        }
+    }
+
+    pub(crate) fn agent(self) -> &'static str {
+        match self {
+            Self::Cohort => "assigned_user_id",
+            Self::Wins => "closed_by_user_id",
+        }
+    }
+}
+
+const COHORT: &str = concat!(
+    " as key, count(*) as assigned, count(*) filter (where first_touch_at >= entered_at) as touched,
+        count(closed_won_at) as won, ",
+    middle!("first_touch_at - entered_at"),
+    " filter (where first_touch_at >= entered_at) as middle
+     from lead_fact where lifecycle <> 'deleted' and assigned_user_id is not null and org_id = "
+);
+const WINS: &str = concat!(
+    " as key, count(*) as won, count(*) filter (where deal_amount > 0) as paid,
+        least(sum(deal_amount) filter (where deal_amount > 0), 79228162514264337593543950335) as amount,
+        count(*) filter (where closed_won_at >= entered_at) as closed, ",
+    middle!("closed_won_at - entered_at"),
+    " filter (where closed_won_at >= entered_at) as middle
+     from lead_fact where lifecycle <> 'deleted' and org_id = "
+);
+
+/// Figures over a span, apart for each key, in two statements. `key` writes a text expression.
 pub(crate) async fn figures(
     connection: &mut PgConnection,
     org: &Org,
     part: &Part,
     span: Span,
-    previous: bool,
-) -> Result<(Figures, Option<Figures>), sqlx::Error> {
-    let start = if previous { span.previous().from } else { span.from };
-    let mut query = QueryBuilder::<Postgres>::new("select entered_at <= ");
-    query.push_bind(span.from).push(concat!(
-        " as first, count(*) as assigned,
-            count(*) filter (where first_touch_at >= entered_at) as touched,
-            count(closed_won_at) as won, ",
-        middle!("first_touch_at - entered_at"),
-        " filter (where first_touch_at >= entered_at) as middle
-         from lead_fact where lifecycle <> 'deleted' and assigned_user_id is not null and org_id = "
-    ));
-    query.push_bind(org.id.as_str());
-    query.push(" and entered_at > ").push_bind(start);
-    query.push(" and entered_at <= ").push_bind(span.to);
-    part.push(&mut query);
-    query.push(" group by 1");
-    let cohorts: Vec<Cohort> = query.build_query_as().fetch_all(&mut *connection).await?;
-
-    let mut query = QueryBuilder::<Postgres>::new("select closed_won_at <= ");
-    query.push_bind(span.from).push(concat!(
-        " as first, count(*) as won, count(*) filter (where deal_amount > 0) as paid,
-            least(coalesce(sum(deal_amount) filter (where deal_amount > 0), 0), 79228162514264337593543950335) as amount,
-            count(*) filter (where closed_won_at >= entered_at) as closed, ",
-        middle!("closed_won_at - entered_at"),
-        " filter (where closed_won_at >= entered_at) as middle
-         from lead_fact where lifecycle <> 'deleted' and org_id = "
-    ));
-    query.push_bind(org.id.as_str());
-    query.push(" and closed_won_at > ").push_bind(start);
-    query.push(" and closed_won_at <= ").push_bind(span.to);
-    part.push(&mut query);
-    query.push(" group by 1");
-    let wins: Vec<Wins> = query.build_query_as().fetch_all(connection).await?;
-
-    let of = |first: bool| {
-        let cohort = cohorts.iter().find(|cohort| cohort.first == first);
-        Figures::of(cohort, wins.iter().find(|wins| wins.first == first))
+    key: impl Fn(&mut QueryBuilder<Postgres>, Side),
+) -> Result<BTreeMap<String, Figures>, sqlx::Error> {
+    let query = |side: Side, rest: &str| {
+        let mut query = QueryBuilder::<Postgres>::new("select ");
+        key(&mut query, side);
+        query.push(rest).push_bind(org.id.clone());
+        query.push(format_args!(" and {} > ", side.instant())).push_bind(span.from);
+        query.push(format_args!(" and {} <= ", side.instant())).push_bind(span.to);
+        part.push(&mut query);
+        query.push(" group by 1");
+        query
     };
-    Ok((of(false), previous.then(|| of(true))))
+    let cohorts: Vec<Cohort> =
+        query(Side::Cohort, COHORT).build_query_as().fetch_all(&mut *connection).await?;
+    let wins: Vec<Wins> =
+        query(Side::Wins, WINS).build_query_as().fetch_all(&mut *connection).await?;
+    let cohorts: BTreeMap<_, _> = cohorts.into_iter().map(|row| (row.key.clone(), row)).collect();
+    let wins: BTreeMap<_, _> = wins.into_iter().map(|row| (row.key.clone(), row)).collect();
+    let keys: BTreeSet<&String> = cohorts.keys().chain(wins.keys()).collect();
+    let figures =
+        keys.into_iter().map(|key| (key.clone(), Figures::of(cohorts.get(key), wins.get(key))));
+    Ok(figures.collect())
 }
+
+/// The key of the industry, as AgentMetrics have it.
+pub(crate) const INDUSTRY: &str = "lower(coalesce(industry, 'unknown'))";
 
 impl Figures {
     fn of(cohort: Option<&Cohort>, wins: Option<&Wins>) -> Self {
@@ -167,7 +198,7 @@ impl Figures {
 
 /// Seconds: the mean of the two middle values, exact in microseconds.
 #[expect(clippy::cast_precision_loss, reason = "a span of microseconds below 142 years is exact")]
-fn median(middle: Option<&[PgInterval]>) -> Option<f64> {
+pub(crate) fn median(middle: Option<&[PgInterval]>) -> Option<f64> {
     let [lower, upper] = middle? else { return None };
     let micros = |span: &PgInterval| i64::from(span.days) * 86_400_000_000 + span.microseconds;
     Some((micros(lower) + micros(upper)) as f64 / 2e6)

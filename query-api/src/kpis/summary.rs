@@ -37,6 +37,7 @@ struct Answer {
 impl Read for Summary {
     const FAMILY: &'static str = "summary";
     const SCOPE: Scope = Scope::Metrics;
+    const COST: u32 = 5;
 
     fn parse(params: &mut Params, caller: &Caller) -> Self {
         Self {
@@ -48,8 +49,15 @@ impl Read for Summary {
 
     async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
         let span: Span = self.period.at(from.at);
-        let (current, previous) =
-            figures(from.connection(), context.org(), &self.part, span, self.compare).await?;
+        let whole = span.with_previous(self.compare);
+        let mut found =
+            figures(from.connection(), context.org(), &self.part, whole, |query, side| {
+                query.push(format_args!("case when {} <= ", side.instant())).push_bind(span.from);
+                query.push(" then 'previous' else 'current' end");
+            })
+            .await?;
+        let current = found.remove("current").unwrap_or_default();
+        let previous = self.compare.then(|| found.remove("previous").unwrap_or_default());
         let delta = match &previous {
             Some(previous) => Some(delta(&current, previous)?),
             None => None,

@@ -1,0 +1,8 @@
+//! The read API over a real Postgres and Redis. Rows are written as the projector writes them, so that
+//! a test says exactly what stands there.
+
+mod access;
+mod cache;
+mod figures;
+mod fixture;
+mod leads;

@@ -1,0 +1,64 @@
+//! Who may read what, and what is said to who may not.
+
+use super::fixture::Reads;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_or_with_a_wrong_one_nothing_is_told() {
+    let reads = Reads::start(false, &[]).await;
+    let anonymous = reads.api.page("/v1/leads").await;
+    assert_eq!(anonymous.status, 401);
+    assert_eq!(anonymous.header("www-authenticate"), Some("Bearer"));
+    assert_eq!(anonymous.header("content-type"), Some("application/problem+json"));
+    assert_eq!(anonymous.json()["request_id"].as_str(), anonymous.header("x-request-id"));
+    let unknown = format!("lp_{}", "0".repeat(72));
+    for key in ["", "lp_", unknown.as_str(), &reads.key[1..]] {
+        assert_eq!(reads.get_as(key, "/v1/leads", &[]).await.status, 401, "{key}");
+    }
+    assert_eq!(reads.get("/v1/leads").await.status, 200);
+    assert!(!reads.api.log_text().contains(&reads.key), "a key was logged");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scope_that_is_missing_is_named() {
+    let reads = Reads::start(false, &[]).await;
+    let key = reads.ground.create_key("demo", &["metrics:read"]);
+    let refused = reads.get_as(&key, "/v1/leads", &[]).await;
+    assert_eq!(refused.status, 403);
+    assert!(refused.json()["detail"].as_str().unwrap().contains("leads:read"));
+    assert_eq!(reads.get_as(&key, "/v1/agents/leaderboard", &[]).await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_wrong_parameters_are_named_at_once_the_unknown_ones_too() {
+    let reads = Reads::start(false, &[]).await;
+    let answer = reads.get("/v1/leads?limit=0&order=up&agent=7&from=soon&min_seq=-1").await;
+    assert_eq!(answer.status, 400);
+    let mut named: Vec<String> = answer.json()["errors"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|error| error["parameter"].as_str().unwrap().to_owned())
+        .collect();
+    named.sort();
+    assert_eq!(named, ["agent", "from", "limit", "min_seq", "order"]);
+    assert_eq!(reads.get("/v1/nothing").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_fails_within_two_seconds_and_a_rotated_one_goes_on_for_a_while() {
+    let reads = Reads::start(false, &[]).await;
+    assert_eq!(reads.get("/v1/leads").await.status, 200);
+    let prefix = &reads.key[..11];
+    let rotated = reads.ground.run("query-api", &["keys", "rotate", prefix]);
+    let new = String::from_utf8(rotated.stdout).unwrap().trim().to_owned();
+    assert_eq!(reads.get_as(&new, "/v1/leads", &[]).await.status, 200);
+    assert_eq!(reads.get("/v1/leads").await.status, 200, "within its grace");
+    assert!(reads.ground.run("query-api", &["keys", "revoke", prefix]).status.success());
+    let revoked = std::time::Instant::now();
+    while reads.get("/v1/leads").await.status == 200 {
+        assert!(revoked.elapsed().as_secs_f64() < 2.0, "the revoked key is still good");
+    }
+    assert_eq!(reads.get("/v1/leads").await.status, 401);
+    let again = reads.ground.run("query-api", &["keys", "revoke", prefix]);
+    assert_eq!(again.status.code(), Some(1));
+}

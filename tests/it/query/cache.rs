@@ -1,0 +1,134 @@
+//! The cache: late or absent, never wrong; and Redis, which nobody needs.
+
+use std::{
+    io::{Read, Write},
+    time::{Duration, Instant},
+};
+
+use tests::harness::{PATIENCE, wait_until};
+
+use super::fixture::Reads;
+
+fn freeze(pid: u32) {
+    let frozen = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
+    assert!(frozen.unwrap().success());
+}
+
+fn status(answer: &tests::harness::Answer) -> String {
+    answer.header("cache-status").unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_read_comes_from_memory_and_a_new_version_is_read_anew() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    let path = "/v1/leads?limit=3";
+    let first = reads.get(path).await;
+    assert!(status(&first).contains("fwd=miss"), "{first:?}");
+    let second = reads.get("/v1/leads?limit=3").await;
+    assert!(status(&second).contains("memory; hit"), "{second:?}");
+    assert_eq!(first.body, second.body);
+    let tag = first.header("etag").unwrap().to_owned();
+    let unchanged = reads.get_as(&reads.key, path, &[("if-none-match", &tag)]).await;
+    assert_eq!((unchanged.status, unchanged.body.as_str()), (304, ""));
+
+    reads.run("update lead_fact set name = 'new' where item_id = $1", 1).await;
+    reads.publish().await;
+    wait_until("the new version is read", PATIENCE, async || {
+        reads.read(path).await["items"][0]["name"] == "new"
+    })
+    .await;
+    let changed = reads.get_as(&reads.key, path, &[("if-none-match", &tag)]).await;
+    assert_eq!(changed.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_read_never_gets_an_older_body_than_it_asked_for() {
+    let reads = Reads::start(true, &[]).await;
+    reads.fill(10).await;
+    reads.applied(5).await;
+    assert_eq!(reads.get("/v1/leads").await.header("leadpulse-seq"), Some("5"));
+    let started = Instant::now();
+    let behind = reads.get("/v1/leads?min_seq=6").await;
+    assert_eq!(behind.status, 503);
+    assert_eq!(behind.json()["applied_seq"], 5);
+    assert!(started.elapsed() > Duration::from_millis(1900), "it waits");
+    reads.applied(9).await;
+    reads.run("insert into agent_dirty (org_id, agent_id, seq) values ('other', 1, $1)", 8).await;
+    let answer = reads.get("/v1/leads?min_seq=7").await;
+    assert_eq!(answer.header("leadpulse-seq"), Some("7"), "a waiting mark holds it back");
+    let waiting = reads.get("/v1/leads?min_seq=8");
+    let (answer, ()) = tokio::join!(waiting, async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        reads.run("delete from agent_dirty where seq = $1", 8).await;
+    });
+    assert_eq!((answer.status, answer.header("leadpulse-seq")), (200, Some("9")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_process_finds_the_answer_in_redis_and_rubbish_there_is_nothing() {
+    let reads = Reads::start(true, &[]).await;
+    reads.fill(10).await;
+    let path = "/v1/leads?limit=3";
+    wait_until("redis is in use", PATIENCE, async || {
+        reads.api.page("/health/detailed").await.body.contains("breaker closed")
+    })
+    .await;
+    let first = reads.get(path).await;
+    let bearer = format!("Bearer {}", reads.key);
+    let authorization = [("authorization", bearer.as_str())];
+    let read_in_another = async |name: &str| {
+        let other = reads.ground.start_as("query-api", name).unwrap();
+        other.wait_until_ready().await;
+        wait_until("redis is in use", PATIENCE, async || {
+            other.page("/health/detailed").await.body.contains("breaker closed")
+        })
+        .await;
+        other.get(path, &authorization).await.unwrap()
+    };
+    let second = read_in_another("second").await;
+    assert!(status(&second).starts_with("redis; hit"), "{second:?}");
+    assert_eq!((&second.body, second.header("etag")), (&first.body, first.header("etag")));
+    assert_eq!(second.header("leadpulse-as-of"), first.header("leadpulse-as-of"));
+
+    let script = "for _, k in ipairs(redis.call('keys', '*')) do redis.call('set', k, 'rubbish') end return 7";
+    let mut redis =
+        std::net::TcpStream::connect(("127.0.0.1", reads.ground.redis.as_ref().unwrap().port())).unwrap();
+    write!(redis, "*3\r\n$4\r\nEVAL\r\n${}\r\n{script}\r\n$1\r\n0\r\n", script.len()).unwrap();
+    let mut answer = [0; 4];
+    redis.read_exact(&mut answer).unwrap();
+    assert_eq!(&answer, b":7\r\n");
+    let third = read_in_another("third").await;
+    assert!(status(&third).contains("fwd=miss"), "{third:?}");
+    assert_eq!(third.body, first.body);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redis_frozen_or_killed_while_reads_run_fails_no_read() {
+    let mut reads = Reads::start(true, &[]).await;
+    reads.fill(200).await;
+    wait_until("redis is in use", PATIENCE, async || {
+        reads.api.page("/health/detailed").await.body.contains("breaker closed")
+    })
+    .await;
+    let mut slowest = Duration::ZERO;
+    for n in 0..150 {
+        match n {
+            30 => freeze(reads.ground.redis.as_ref().unwrap().pid()),
+            80 => reads.ground.redis.as_mut().unwrap().kill9(),
+            _ => {}
+        }
+        let started = Instant::now();
+        let answer = reads.get(&format!("/v1/leads?limit=2&min_amount={n}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        slowest = slowest.max(started.elapsed());
+    }
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert_eq!(reads.api.page("/health/readiness").await.status, 200);
+    assert_eq!(reads.api.page("/health/detailed").await.json()["status"], "degraded");
+    reads.ground.redis.as_mut().unwrap().restart().unwrap();
+    wait_until("redis is in use again", Duration::from_secs(5), async || {
+        reads.api.page("/health/detailed").await.body.contains("breaker closed")
+    })
+    .await;
+}

@@ -1,0 +1,109 @@
+//! Figures: the summary against a computation by hand, the leaderboard and the clock.
+
+use serde_json::{Value, json};
+
+use super::fixture::Reads;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_has_the_figures_of_both_spans_and_what_changed() {
+    let reads = Reads::start(false, &[]).await;
+    // (entered, first touch, won, in seconds before the span's end; amount): two of this span, one before.
+    for lead in [
+        "(1, 100, 90, 40, 10.5, 'Finance')",
+        "(2, 100, 80, 49, 20, 'finance')",
+        "(3, 50, 60, null, null, null)",
+        "(4, 250, null, 160, 7, 'Health')",
+    ] {
+        let sql = format!(
+            "insert into lead_fact (org_id, board_id, item_id, assigned_user_id, entered_at, entered_source, first_touch_at,
+                 state, closed_won_at, closed_by_user_id, deal_amount, industry, lifecycle, last_event_at, last_seq, fold_state)
+             select 'demo', 9001, id, 7001, t - e * interval '1 second', 'created', t - f::float8 * interval '1 second', 'open',
+                 t - w::float8 * interval '1 second', null, amount::numeric, industry, 'active', t, 1, ''
+             from (values {lead}) as lead (id, e, f, w, amount, industry), (values ('2026-03-02T10:00:00.000001Z'::timestamptz)) as at (t)"
+        );
+        sqlx::query(sqlx::AssertSqlSafe(sql)).execute(&reads.ground.database.pool).await.unwrap();
+    }
+    let span = "from=2026-03-02T09:56:40.000001Z&to=2026-03-02T10:00:00.000001Z";
+    let answer = reads.read(&format!("/v1/kpis/summary?{span}")).await;
+    let current = &answer["current"];
+    assert_eq!(current["assigned_count"], 3);
+    assert_eq!(current["touched_count"], 2, "a touch before the entry is none");
+    assert_eq!(current["cohort_won_count"], 2);
+    assert_eq!(current["closed_won_count"], 3, "whoever closed it, whenever it entered");
+    assert_eq!(current["deals_amount_sum"], "37.5");
+    assert_eq!(current["avg_deal_size"], "12.5");
+    assert_eq!(current["median_response_seconds"], 15.0);
+    assert_eq!(current["median_time_to_close_seconds"], 60.0, "of 51, 60 and 90");
+    assert_eq!(answer["previous"]["assigned_count"], 1);
+    assert_eq!(answer["previous"]["conversion_rate"], 1.0);
+    assert_eq!(answer["previous"]["avg_deal_size"], Value::Null);
+    assert_eq!(answer["delta"]["assigned_count"], 2);
+    assert_eq!(answer["delta"]["avg_deal_size"], Value::Null);
+    let part = reads.read(&format!("/v1/kpis/summary?{span}&industry=FINANCE&compare=none")).await;
+    assert_eq!((&part["current"]["assigned_count"], &part["previous"]), (&json!(2), &Value::Null));
+    assert_eq!(part["current"]["median_time_to_close_seconds"], 55.5);
+    let funnel = reads.read(&format!("/v1/kpis/funnel?{span}")).await;
+    assert_eq!(funnel["current"]["entered_count"], 3);
+}
+
+const METRICS: &str = "
+insert into agent_metrics (org_id, agent_id, window_days, assigned_count, touched_count, cohort_won_count,
+    conversion_rate, closed_won_count, period_conversion_rate, deals_amount_sum, deals_amount_count, avg_deal_size,
+    median_response_seconds, median_time_to_close_seconds, time_to_close_count, hot_deals_count, is_hot,
+    last_win_at, last_activity_at, active_leads, industries, computed_at, valid_until)
+select 'demo', 7000 + n, days, n, n, 1, 1.0 / n, n, 1, n * 100.50, n, 100.5, n, n, n, 0, false,
+    now() - interval '168 h', null, 1, '{}', now(), null
+from generate_series(1, $1) as n, unnest(array[7, 30, 90]) as days";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leaderboard_ranks_by_any_metric_then_by_agent() {
+    let reads = Reads::start(false, &[]).await;
+    reads.run(METRICS, 4).await;
+    let ids = |board: &Value| -> Vec<String> {
+        let items = board["items"].as_array().unwrap();
+        items.iter().map(|item| item["agent_id"].as_str().unwrap().to_owned()).collect()
+    };
+    let board = reads.read("/v1/agents/leaderboard?window=30d").await;
+    assert_eq!(ids(&board), ["7001", "7002", "7003", "7004"], "by conversion");
+    assert_eq!(board["items"][0]["rank"], 1);
+    assert_eq!(board["items"][1]["deals_amount_sum"], "201");
+    let score = board["items"][0]["burnout_score"].as_f64().unwrap();
+    assert!((score - 0.25).abs() < 1e-3, "half of the half: {score}");
+    assert_eq!(board["top_revenue"]["agent_id"], "7004");
+    assert_eq!(board["top_revenue"]["value"], "402");
+    assert_eq!(board["fastest_closer"]["agent_id"], "7001");
+    let board = reads.read("/v1/agents/leaderboard?window=7d&sort=avg_deal_size&order=asc&min_n=2&limit=2").await;
+    assert_eq!(ids(&board), ["7002", "7003"], "equal ones by agent");
+    assert_eq!(board["total"], 3);
+    assert_eq!(reads.get("/v1/agents/leaderboard?window=8d").await.status, 400);
+    assert_eq!(reads.get("/v1/agents/leaderboard?sort=name").await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn figures_that_the_clock_has_overtaken_are_waited_for_and_never_dated_too_late() {
+    let reads = Reads::start(false, &[]).await;
+    reads.run(METRICS, 1).await;
+    reads.run("update agent_metrics set valid_until = now() + $1 * interval '1 ms'", 300).await;
+    tokio::time::sleep(std::time::Duration::from_millis(350)).await;
+    let pool = reads.ground.database.pool.clone();
+    let recompute = tokio::spawn(async move {
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+        sqlx::query("update agent_metrics set valid_until = null, computed_at = now(), assigned_count = 77")
+            .execute(&pool)
+            .await
+            .unwrap();
+    });
+    let board = reads.read("/v1/agents/leaderboard").await;
+    recompute.await.unwrap();
+    assert_eq!(board["items"][0]["assigned_count"], 77);
+
+    // A projector that is down for long: no wait, and the time of the read is when the figures held.
+    reads.run("update agent_metrics set valid_until = now() - $1 * interval '1 h'", 1).await;
+    reads.publish().await;
+    let started = std::time::Instant::now();
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    let board = reads.read("/v1/agents/leaderboard").await;
+    assert!(started.elapsed().as_millis() < 1900, "{:?}", started.elapsed());
+    let as_of = chrono::DateTime::parse_from_rfc3339(board["as_of"].as_str().unwrap()).unwrap();
+    assert!((chrono::Utc::now() - as_of.to_utc()).num_minutes() >= 59);
+}

@@ -1,0 +1,91 @@
+//! A query-api over a schema that the projector has made and left; what stands in the tables is the test's.
+
+use serde_json::Value;
+use tests::harness::{Answer, Ground, ORG, Service, Setup};
+
+pub(super) struct Reads {
+    pub(super) api: Service,
+    pub(super) ground: Ground,
+    pub(super) key: String,
+}
+
+impl Reads {
+    pub(super) async fn start(redis: bool, environment: &[(&str, &str)]) -> Self {
+        let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment = environment.iter().map(own).collect();
+        let ground =
+            Ground::prepare(Setup { redis, environment, ..Setup::default() }).await.unwrap();
+        let migrated = ground.run("projector", &["migrate"]);
+        assert!(migrated.status.success(), "{migrated:?}");
+        let api = ground.start("query-api").unwrap();
+        api.wait_until_ready().await;
+        let key = ground.create_key(ORG, &[]);
+        let reads = Self { api, ground, key };
+        reads.applied(0).await;
+        reads
+    }
+
+    /// Says that everything up to `seq` is applied.
+    pub(super) async fn applied(&self, seq: i64) {
+        self.run(
+            "insert into checkpoint (projection, lane, stream, stream_created_at, seq, fence)
+             values ('main', 0, 'test', now(), $1, 1)
+             on conflict (projection, lane) do update set seq = excluded.seq",
+            seq,
+        )
+        .await;
+    }
+
+    /// Raises the org's version, as the projector does after a commit.
+    pub(super) async fn publish(&self) {
+        self.run(
+            "with raised as (
+                 insert into org_version (org_id, version) values ('demo', $1)
+                 on conflict (org_id) do update set version = org_version.version + 1 returning version)
+             select pg_notify('leadpulse_version', 'demo:' || version) from raised",
+            1,
+        )
+        .await;
+    }
+
+    /// Runs a statement that takes one number.
+    pub(super) async fn run(&self, sql: &'static str, number: i64) {
+        sqlx::query(sql).bind(number).execute(&self.ground.database.pool).await.unwrap();
+    }
+
+    /// `count` leads of ten agents on two boards, one a minute back from now: the first half is won.
+    pub(super) async fn fill(&self, count: i64) {
+        self.run(FILL, count).await;
+    }
+
+    pub(super) async fn get_as(&self, key: &str, path: &str, more: &[(&str, &str)]) -> Answer {
+        let bearer = format!("Bearer {key}");
+        let headers = [&[("authorization", bearer.as_str())], more].concat();
+        self.api.get(path, &headers).await.unwrap()
+    }
+
+    pub(super) async fn get(&self, path: &str) -> Answer {
+        self.get_as(&self.key, path, &[]).await
+    }
+
+    /// The body of a read that succeeds.
+    pub(super) async fn read(&self, path: &str) -> Value {
+        let answer = self.get(path).await;
+        assert_eq!(answer.status, 200, "GET {path}: {answer:?}");
+        answer.json()
+    }
+}
+
+const FILL: &str = "
+insert into lead_fact (org_id, board_id, item_id, name, group_id, status_id, status_label, assigned_user_id,
+    assigned_at, deal_amount, industry, entered_at, entered_source, first_touch_at, last_activity_at, state,
+    closed_won_at, closed_by_user_id, lifecycle, last_event_at, last_seq, fold_state)
+select 'demo', 9001 + n % 2, n, 'Lead ' || n, 'topics', case when n * 2 <= $1 then 2 else 5 end,
+    case when n * 2 <= $1 then 'Won' end, 7000 + n % 10, now() - n * interval '1 minute',
+    case when n * 2 <= $1 then n + 0.5 end, (array['Finance', 'Health', null])[n % 3 + 1],
+    now() - n * interval '1 minute', 'created', now() - n * interval '1 minute' + interval '30 s', now(),
+    case when n * 2 <= $1 then 'won' else 'open' end,
+    case when n * 2 <= $1 then now() - n * interval '1 minute' + interval '50 s' end,
+    case when n * 2 <= $1 then 7000 + n % 10 end,
+    (array['active', 'active', 'archived', 'deleted'])[n % 4 + 1], now(), n, ''
+from generate_series(1, $1) as n";
