@@ -4,6 +4,7 @@
 
 mod deed;
 mod journey;
+mod oddity;
 mod payload;
 mod value;
 

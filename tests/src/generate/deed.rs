@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::{
     AGENTS, DAY, HOUR, MINUTE, UNMAPPED_BOARD,
+    oddity::oddity,
     payload::{Webhook, iso_millis, unix_seconds},
     value::{Role, Spelled, role, text, value},
 };
@@ -38,8 +39,8 @@ pub(super) fn webhook(rules: &Rules, items: i64, now: Micros) -> BoxedStrategy<W
     boards.push(Board::usual(UNMAPPED_BOARD));
     let identity =
         (500..503u32, option::weighted(0.85, any::<u128>()), option::weighted(0.95, 0..2i64));
-    (circumstances(boards, items, now), identity, 0..20usize)
-        .prop_flat_map(|(circumstances, (subscription, uuid, delay), rotation)| {
+    (circumstances(boards, items, now), identity, 0..20usize, oddity())
+        .prop_flat_map(|(circumstances, (subscription, uuid, delay), rotation, oddity)| {
             let at = circumstances.at;
             deed(circumstances).prop_map(move |mut fields| {
                 fields.push(field("app", "monday"));
@@ -54,7 +55,7 @@ pub(super) fn webhook(rules: &Rules, items: i64, now: Micros) -> BoxedStrategy<W
                     key == "type" && value.as_str().is_some_and(|text| text.ends_with("_snapshot"))
                 });
                 let trigger_time = delay.filter(|_| !snapshot).map(|delay| at + delay * 1_044_000);
-                Webhook { fields, trigger_time, rotation }
+                Webhook { fields, trigger_time, rotation }.with(oddity)
             })
         })
         .boxed()

@@ -46,7 +46,7 @@ impl Webhook {
         twin
     }
 
-    fn set(&mut self, key: &str, value: Value) {
+    pub(super) fn set(&mut self, key: &str, value: Value) {
         self.fields.retain(|(known, _)| known != key);
         self.fields.push((key.to_owned(), value));
     }
