@@ -6,6 +6,7 @@ mod configuration;
 mod end_to_end;
 mod faults;
 mod fold;
+mod hostile;
 mod life;
 mod projector;
 mod query;
