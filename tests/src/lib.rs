@@ -6,5 +6,7 @@
 pub mod door;
 pub mod generate;
 pub mod harness;
+pub mod load;
 pub mod naive;
+pub mod proxy;
 pub mod rules;

@@ -7,7 +7,7 @@ use hmac::{Hmac, KeyInit, Mac};
 use serde_json::Value;
 use sha2::Sha256;
 use tests::{
-    door::{Door, MAC_SECRET, STANDARD_SECRET, TOKEN},
+    door::{Door, MAC_SECRET, Message, STANDARD_SECRET, TOKEN},
     harness::{Claims, SECRET, SHORT_LIVED_TOKEN, sign_jwt},
 };
 
@@ -123,7 +123,7 @@ pub(super) fn signed(body: &[u8]) -> Vec<u8> {
     authorized(&jwt(), body)
 }
 
-pub(super) fn by_token(body: &[u8]) -> Vec<u8> {
+pub(crate) fn by_token(body: &[u8]) -> Vec<u8> {
     post(&format!("/webhooks/monday/by-token/{TOKEN}"), &[], body)
 }
 
@@ -136,8 +136,8 @@ pub(super) fn event(id: &str) -> Vec<u8> {
 /// No credential may be seen in a log, in the stream or in the quarantine.
 pub(super) fn assert_no_secret(
     door: &Door,
-    quarantine: &BTreeMap<u64, (Option<String>, Value)>,
-    events: &BTreeMap<u64, (Option<String>, Value)>,
+    quarantine: &BTreeMap<u64, Message>,
+    events: &BTreeMap<u64, Message>,
 ) {
     let listed = door.run(&["quarantine", "list", "--json"]);
     let places = [
