@@ -31,8 +31,6 @@ pub enum Refusal {
     BodyTooSlow,
     #[error("the body broke off")]
     BodyBroken,
-    #[error("the body has two lengths")]
-    TwoLengths,
     #[error("the content encoding is not supported; send the body as it is")]
     Encoding,
     #[error("the body is not JSON")]
@@ -57,11 +55,9 @@ impl Refusal {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::BodyBroken
-            | Self::TwoLengths
-            | Self::NotJson
-            | Self::TooDeep
-            | Self::NotAnEvent(_) => StatusCode::BAD_REQUEST,
+            Self::BodyBroken | Self::NotJson | Self::TooDeep | Self::NotAnEvent(_) => {
+                StatusCode::BAD_REQUEST
+            }
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -75,7 +71,6 @@ impl Refusal {
             Self::BodyTooLarge => "body_too_large",
             Self::BodyTooSlow => "body_too_slow",
             Self::BodyBroken => "body_broken",
-            Self::TwoLengths => "two_lengths",
             Self::Encoding => "encoding",
             Self::NotJson => "not_json",
             Self::TooDeep => "too_deep",
@@ -88,14 +83,7 @@ impl Refusal {
 
     /// Was it refused before its body was read?
     pub fn body_is_missing(self) -> bool {
-        matches!(
-            self,
-            Self::BodyTooLarge
-                | Self::BodyTooSlow
-                | Self::BodyBroken
-                | Self::TwoLengths
-                | Self::Encoding
-        )
+        matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken | Self::Encoding)
     }
 
     /// Only who is known, or has sent what nobody can read, is told what is wrong.

@@ -6,6 +6,8 @@ mod configuration;
 mod end_to_end;
 mod faults;
 mod fold;
+mod hostile;
+mod ingest_faults;
 mod life;
 mod projector;
 mod query;

@@ -3,7 +3,10 @@
 
 #![allow(clippy::expect_used, reason = "this crate is only tests; a failure of theirs is a panic")]
 
+pub mod door;
 pub mod generate;
 pub mod harness;
+pub mod load;
 pub mod naive;
+pub mod proxy;
 pub mod rules;

@@ -93,7 +93,8 @@ async fn another_process_finds_the_answer_in_redis_and_rubbish_there_is_nothing(
 
     let script = "for _, k in ipairs(redis.call('keys', '*')) do redis.call('set', k, 'rubbish') end return 7";
     let mut redis =
-        std::net::TcpStream::connect(("127.0.0.1", reads.ground.redis.as_ref().unwrap().port())).unwrap();
+        std::net::TcpStream::connect(("127.0.0.1", reads.ground.redis.as_ref().unwrap().port()))
+            .unwrap();
     write!(redis, "*3\r\n$4\r\nEVAL\r\n${}\r\n{script}\r\n$1\r\n0\r\n", script.len()).unwrap();
     let mut answer = [0; 4];
     redis.read_exact(&mut answer).unwrap();

@@ -72,7 +72,9 @@ async fn a_leaderboard_ranks_by_any_metric_then_by_agent() {
     assert_eq!(board["top_revenue"]["agent_id"], "7004");
     assert_eq!(board["top_revenue"]["value"], "402");
     assert_eq!(board["fastest_closer"]["agent_id"], "7001");
-    let board = reads.read("/v1/agents/leaderboard?window=7d&sort=avg_deal_size&order=asc&min_n=2&limit=2").await;
+    let board = reads
+        .read("/v1/agents/leaderboard?window=7d&sort=avg_deal_size&order=asc&min_n=2&limit=2")
+        .await;
     assert_eq!(ids(&board), ["7002", "7003"], "equal ones by agent");
     assert_eq!(board["total"], 3);
     assert_eq!(reads.get("/v1/agents/leaderboard?window=8d").await.status, 400);
@@ -88,10 +90,12 @@ async fn figures_that_the_clock_has_overtaken_are_waited_for_and_never_dated_too
     let pool = reads.ground.database.pool.clone();
     let recompute = tokio::spawn(async move {
         tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-        sqlx::query("update agent_metrics set valid_until = null, computed_at = now(), assigned_count = 77")
-            .execute(&pool)
-            .await
-            .unwrap();
+        sqlx::query(
+            "update agent_metrics set valid_until = null, computed_at = now(), assigned_count = 77",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
     });
     let board = reads.read("/v1/agents/leaderboard").await;
     recompute.await.unwrap();

@@ -1,0 +1,119 @@
+//! Whatever is thrown at the door, over raw sockets: each request has its status, its metric and its entry
+//! in the quarantine, and what is an event at all is stored.
+
+mod body;
+mod head;
+mod proof;
+mod request;
+
+use serde_json::Value;
+use tests::door::{Door, DoorSetup, Message};
+
+pub(super) use request::by_token;
+use request::{Case, Kept};
+
+/// Short, so that a trickle is cut off within the test.
+const QUICK: &str = "read_within_ms = 600";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_hostile_request_has_its_status_its_metric_and_its_place() {
+    let setup = DoorSetup { ingest: QUICK.into(), ..DoorSetup::default() };
+    let door = Door::start(setup).await.ready().await;
+    let cases: Vec<Case> = [proof::cases(), body::cases(), head::cases()].concat();
+    assert!(cases.len() >= 80, "{} cases", cases.len());
+
+    let mut wrong = Vec::new();
+    let (mut quarantined, mut stored) = (Vec::new(), 0);
+    for case in &cases {
+        let before = door.metric(case.metric, case.labels);
+        let parts: Vec<&[u8]> = case.parts.iter().map(Vec::as_slice).collect();
+        let answer = door.send(&parts);
+        if answer.status != case.status {
+            wrong.push(format!("{}: {answer:?} instead of {}", case.name, case.status));
+        }
+        // Some are counted when the connection is given up, a moment after the answer.
+        let counted = (0..100).any(|_| {
+            let now = door.metric(case.metric, case.labels);
+            let more = now >= before + 1.0;
+            if !more {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+            }
+            more
+        });
+        if !counted {
+            wrong.push(format!("{}: not counted as {:?}", case.name, case.labels));
+        }
+        if matches!(case.status, 401 | 404 | 503) && !answer.body.is_empty() {
+            wrong.push(format!("{}: a reason is told: {}", case.name, answer.body));
+        }
+        match case.kept {
+            Kept::Stored => stored += 1,
+            Kept::Quarantined => quarantined.push((case.name, case.reason())),
+            Kept::Nowhere => {}
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {} cases:\n{}", wrong.len(), cases.len(), wrong.join("\n"));
+
+    let entries = door.messages("LEADPULSE_QUARANTINE").await;
+    let reason_of = |message: &Message| {
+        let entry: Value = serde_json::from_str(&message.text).unwrap();
+        entry["reason"].as_str().unwrap().to_owned()
+    };
+    let found: Vec<_> = entries.values().map(reason_of).collect();
+    let expected: Vec<_> = quarantined.iter().map(|(_, reason)| *reason).collect();
+    assert_eq!(found, expected, "{quarantined:#?}");
+    let events = door.messages("LEADPULSE_EVENTS").await;
+    assert_eq!(events.len(), stored, "what was refused is in the stream, or a stored one is not");
+    assert_eq!(door.metric("ingest_panics_total", &[]), 0.0);
+    request::assert_no_secret(&door, &entries, &events);
+    assert!(door.is_ready());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_sends_too_fast_is_told_so_and_the_others_are_not() {
+    let setup = DoorSetup { by_token: "rate_per_second = 5".into(), ..DoorSetup::default() };
+    let door = Door::start(setup).await.ready().await;
+    let mut statuses = Vec::new();
+    for n in 0..30 {
+        let event = format!(r#"{{"event":{{"type":"x","n":{n}}}}}"#);
+        let answer = door.send(&[&request::by_token(event.as_bytes())]);
+        if answer.status == 429 {
+            assert!(answer.head.contains("retry-after: 1"), "{answer:?}");
+        }
+        statuses.push(answer.status);
+    }
+    let allowed = statuses.iter().filter(|status| **status == 200).count();
+    assert!((10..=25).contains(&allowed), "{statuses:?}");
+    assert!(statuses.contains(&429));
+    assert_eq!(door.send(&[&request::signed(br#"{"event":{"type":"x"}}"#)]).status, 200);
+    assert!(door.metric("ingest_webhooks_total", &[("reason", "too_many")]) >= 1.0);
+}
+
+/// The time of an answer must not tell which keys exist.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_source_takes_as_long_as_a_wrong_signature() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let forged = request::jwt_with("wrong-secret");
+    let body = br#"{"event":{"type":"x"}}"#;
+    let time = |source: &str| {
+        let path = format!("/webhooks/monday/{source}");
+        let request = request::post(&path, &[("authorization", &forged)], body);
+        let began = std::time::Instant::now();
+        let status = door.send(&[&request]).status;
+        (status, began.elapsed())
+    };
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for _ in 0..150 {
+        let (status, took) = time("demo-crm");
+        assert_eq!(status, 401);
+        known.push(took);
+        let (status, took) = time("demo-crn");
+        assert_eq!(status, 404);
+        unknown.push(took);
+    }
+    known.sort_unstable();
+    unknown.sort_unstable();
+    let (known, unknown) = (known[75].as_secs_f64(), unknown[75].as_secs_f64());
+    let ratio = known / unknown;
+    assert!((0.5..2.0).contains(&ratio), "401 in {known} s, 404 in {unknown} s");
+}

@@ -1,0 +1,173 @@
+//! Whatever breaks under a steady load, every 200 that a client saw is in the stream exactly once.
+//!
+//! Shortened by default; in full length with `LEADPULSE_LONG=1`.
+
+use std::{
+    net::TcpStream,
+    time::{Duration, Instant},
+};
+
+use tests::{
+    door::{Door, DoorSetup, start_nats},
+    load::{Load, audit},
+    proxy::{Proxy, Weather},
+};
+use xtask::servers::{Scratch, Server};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const CLIENTS: usize = 8;
+const PAUSE: Duration = Duration::from_millis(4);
+
+fn is_long() -> bool {
+    std::env::var("LEADPULSE_LONG").is_ok_and(|long| long == "1")
+}
+
+/// How often a fault is repeated, and how much load lies between.
+fn rounds() -> (usize, u64) {
+    if is_long() { (5, 2000) } else { (5, 100) }
+}
+
+async fn under_load() -> (Door, Load) {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let load = Load::start(&door, CLIENTS, PAUSE);
+    load.wait_for(100, PATIENCE).await;
+    (door, load)
+}
+
+/// A door whose way to NATS leads through a proxy.
+async fn behind_a_proxy() -> (Door, Server, Proxy, Scratch) {
+    let scratch = Scratch::new("proxied").unwrap();
+    let nats = start_nats(scratch.path()).unwrap();
+    let proxy = Proxy::start(nats.port()).await.unwrap();
+    let setup = DoorSetup {
+        nats_url: Some(format!("nats://127.0.0.1:{}", proxy.port())),
+        no_nats: true,
+        ..DoorSetup::default()
+    };
+    let mut door = Door::start(setup).await.ready().await;
+    door.nats_url = nats.url().to_owned();
+    (door, nats, proxy, scratch)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nats_killed_five_times_loses_no_acknowledged_webhook() {
+    let (mut door, load) = under_load().await;
+    let (rounds, between) = rounds();
+    for _ in 0..rounds {
+        let nats = door.nats.as_mut().unwrap();
+        nats.kill9();
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        nats.restart().unwrap();
+        load.wait_for(between, PATIENCE).await;
+    }
+    assert!(load.slowest() < Duration::from_secs(5), "an answer took {:?}", load.slowest());
+    let seen = load.end().await;
+    audit(&door, &seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ingest_killed_and_started_again_loses_no_acknowledged_webhook() {
+    let (mut door, load) = under_load().await;
+    let (rounds, between) = rounds();
+    for _ in 0..rounds {
+        door.ingest.kill_and_restart();
+        load.aim(&door);
+        load.wait_for(between, PATIENCE).await;
+    }
+    let seen = load.end().await;
+    audit(&door, &seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_ingest_ends_within_its_deadline_and_loses_nothing() {
+    let (mut door, load) = under_load().await;
+    assert!(door.ingest.stop(Duration::from_secs(9)), "it did not end by itself");
+    door.ingest.restart().unwrap();
+    load.aim(&door);
+    load.wait_for(100, PATIENCE).await;
+    let seen = load.end().await;
+    audit(&door, &seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_network_is_answered_in_time_and_loses_nothing() {
+    let (door, _nats, proxy, _scratch) = behind_a_proxy().await;
+    let load = Load::start(&door, CLIENTS, PAUSE);
+    load.wait_for(100, PATIENCE).await;
+    let frozen = Duration::from_secs(if is_long() { 20 } else { 6 });
+    for (weather, lasting) in [
+        (Weather::Frozen, Duration::from_secs(1)),
+        (Weather::Slow(Duration::from_millis(400)), Duration::from_secs(3)),
+        (Weather::Cut, Duration::from_secs(2)),
+        (Weather::Frozen, frozen),
+        (Weather::Slow(Duration::from_millis(900)), Duration::from_secs(4)),
+    ] {
+        proxy.set(weather);
+        tokio::time::sleep(lasting).await;
+        proxy.set(Weather::Fair);
+        let back = load.wait_for(100, PATIENCE).await;
+        eprintln!("{weather:?} for {lasting:?}: 100 webhooks taken in {back:?} after its end");
+    }
+    assert!(load.slowest() < Duration::from_secs(5), "an answer took {:?}", load.slowest());
+    let seen = load.end().await;
+    audit(&door, &seen).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_broker_ingest_starts_is_not_ready_and_recovers_by_itself() {
+    let scratch = Scratch::new("late").unwrap();
+    let mut nats = start_nats(scratch.path()).unwrap();
+    nats.kill9();
+    let url = Some(nats.url().to_owned());
+    let setup = DoorSetup { nats_url: url, no_nats: true, ..DoorSetup::default() };
+    let door = Door::start(setup).await;
+    assert_eq!(door.get("/health/liveness").status, 200);
+    assert_eq!(door.get("/health/readiness").status, 503);
+    let began = Instant::now();
+    let answer = door.send(&[&super::hostile::by_token(br#"{"event":{"type":"x"}}"#)]);
+    assert_eq!((answer.status, answer.body.as_str()), (503, ""));
+    assert!(answer.head.contains("retry-after:"), "{answer:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    nats.restart().unwrap();
+    door.wait_until_ready().await;
+    let answer = door.send(&[&super::hostile::by_token(br#"{"event":{"type":"x"}}"#)]);
+    assert_eq!(answer.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_half_open_connections_do_not_slow_a_good_client() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let median = || {
+        let mut times: Vec<_> = (0..101)
+            .map(|n| {
+                let event =
+                    format!(r#"{{"event":{{"type":"x","n":{n},"at":"{:?}"}}}}"#, Instant::now());
+                let began = Instant::now();
+                let request = super::hostile::by_token(event.as_bytes());
+                assert_eq!(door.send(&[&request]).status, 200);
+                began.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        times[50]
+    };
+    median();
+    let alone = median();
+    let half_open: Vec<_> = (0..1000)
+        .map(|n| {
+            use std::io::Write as _;
+            let mut socket = TcpStream::connect(door.address()).unwrap();
+            // Some say nothing, some stop in the head, some in the body.
+            let begun: &[u8] = match n % 3 {
+                0 => b"",
+                1 => b"POST /webhooks/monday/demo-crm HTTP/1.1\r\nhost:",
+                _ => b"POST /webhooks/monday/demo-crm HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n{",
+            };
+            socket.write_all(begun).unwrap();
+            socket
+        })
+        .collect();
+    let beset = median();
+    eprintln!("median {alone:?} alone, {beset:?} beside {} half-open connections", half_open.len());
+    assert!(beset < alone * 2 + Duration::from_millis(1), "{alone:?} became {beset:?}");
+}
