@@ -3,7 +3,7 @@
 
 use tests::{
     generate::{Size, one_of_each_type, seeded_history},
-    harness::{App, agree},
+    harness::{App, agree, long_run},
 };
 
 async fn the_whole_way(seed: u64) {
@@ -32,7 +32,7 @@ async fn other_webhooks_give_what_the_page_says_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn and_so_do_many_more_in_a_long_run() {
-    if std::env::var_os("LEADPULSE_LONG").is_none() {
+    if !long_run() {
         return;
     }
     for seed in 100..140 {

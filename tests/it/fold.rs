@@ -14,7 +14,7 @@ use proptest::{collection::vec, prelude::*};
 use rust_decimal::{Decimal, prelude::ToPrimitive};
 use tests::{
     generate::{Size, arrivals, history},
-    harness::{ORG, configuration, envelope},
+    harness::{ORG, configuration, envelope, long_run},
     naive::{
         AgentMetrics, Arrival, EnteredSource, Event, Lead, Lifecycle, Micros, State, World, agents,
     },
@@ -115,13 +115,9 @@ fn small() -> Size {
     Size { items: 3, events: 1..60 }
 }
 
-/// A short run each time; `PROPTEST_CASES` makes it longer.
 fn cases() -> ProptestConfig {
-    let usual = ProptestConfig { failure_persistence: None, ..ProptestConfig::default() };
-    if std::env::var_os("PROPTEST_CASES").is_some() {
-        return usual;
-    }
-    ProptestConfig { cases: 200, ..usual }
+    let cases = if long_run() { 3000 } else { 200 };
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
 }
 
 proptest! {

@@ -41,6 +41,11 @@ pub const SOURCE: &str = "demo-crm";
 /// The signing secret of the source; it must never be seen in a log.
 pub const SECRET: &str = "signing-secret-that-nobody-may-see";
 
+/// Is this `cargo xtask test --long`? Then the random tests take their time.
+pub fn long_run() -> bool {
+    std::env::var_os("LEADPULSE_TEST_LONG").is_some()
+}
+
 /// What a test wants to differ from the usual.
 #[derive(Debug, Clone)]
 pub struct Setup {
