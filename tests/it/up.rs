@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
 
@@ -25,13 +25,7 @@ impl Up {
     }
 
     fn xtask(&self, arguments: &[&str]) -> Output {
-        let mut program = std::env::current_exe().unwrap();
-        program.pop();
-        program.set_file_name("xtask");
-        if let Some(folder) = std::env::var_os("LEADPULSE_TEST_BIN_DIR") {
-            program = Path::new(&folder).join("xtask");
-        }
-        Command::new(program)
+        Command::new(programs().join("xtask"))
             .args(arguments)
             .env("LEADPULSE_LOCAL", self.local())
             .output()
@@ -39,7 +33,10 @@ impl Up {
     }
 
     fn up(&self) -> Value {
-        let output = self.xtask(&["up", "--debug", "--no-demo", "--detach"]);
+        let folder = programs();
+        let programs = ["--programs", folder.to_str().unwrap()];
+        let arguments = [&["up", "--no-demo", "--detach"][..], &programs].concat();
+        let output = self.xtask(&arguments);
         assert!(output.status.success(), "{}", said(&output));
         self.run_file().unwrap()
     }
@@ -53,6 +50,15 @@ impl Drop for Up {
     fn drop(&mut self) {
         self.xtask(&["down"]);
     }
+}
+
+/// Where cargo has put what it has built.
+fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("LEADPULSE_TEST_BIN_DIR") {
+        return folder.into();
+    }
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().to_owned()
 }
 
 fn said(output: &Output) -> String {
