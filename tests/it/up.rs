@@ -7,9 +7,9 @@ use std::{
     process::{Command, Output},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::harness::{PATIENCE, wait_until};
-use xtask::servers::Scratch;
+use xtask::servers::{Scratch, free_port};
 
 struct Up {
     scratch: Scratch,
@@ -17,7 +17,13 @@ struct Up {
 
 impl Up {
     fn new() -> Self {
-        Self { scratch: Scratch::new("up").unwrap() }
+        let up = Self { scratch: Scratch::new("up").unwrap() };
+        // As if an earlier run had had these: tests that run at once would all want the usual ones.
+        let port = || free_port().unwrap();
+        let ports = json!({ "ingest": port(), "projector": port(), "query-api": port() });
+        fs::create_dir(up.local()).unwrap();
+        fs::write(up.local().join("ports.json"), ports.to_string()).unwrap();
+        up
     }
 
     fn local(&self) -> PathBuf {

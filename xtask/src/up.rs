@@ -64,7 +64,7 @@ pub fn main(options: Options) -> Result<ExitCode> {
     if options.detach && !detach::in_background() {
         return detach::main(&local);
     }
-    let _lock = match local.lock()? {
+    let _lock = match local.lock_soon()? {
         Ok(lock) => lock,
         Err(pid) => bail!("{}", already_running(pid)),
     };
