@@ -119,6 +119,7 @@ impl Services {
             let log = local.log(service);
             // One run a file: the one before is kept beside it.
             std::fs::rename(&log, log.with_extension("log.old")).ok();
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
             let process = Process::start(service, self.command(service)?, &log, Ending::default())?;
             stack.services.push(process);
         }
