@@ -3,13 +3,13 @@
 use std::{
     fs,
     net::TcpListener,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Output},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tests::harness::{PATIENCE, wait_until};
-use xtask::servers::Scratch;
+use xtask::servers::{Scratch, free_port};
 
 struct Up {
     scratch: Scratch,
@@ -17,7 +17,13 @@ struct Up {
 
 impl Up {
     fn new() -> Self {
-        Self { scratch: Scratch::new("up").unwrap() }
+        let up = Self { scratch: Scratch::new("up").unwrap() };
+        // As if an earlier run had had these: tests that run at once would all want the usual ones.
+        let port = || free_port().unwrap();
+        let ports = json!({ "ingest": port(), "projector": port(), "query-api": port() });
+        fs::create_dir(up.local()).unwrap();
+        fs::write(up.local().join("ports.json"), ports.to_string()).unwrap();
+        up
     }
 
     fn local(&self) -> PathBuf {
@@ -25,13 +31,7 @@ impl Up {
     }
 
     fn xtask(&self, arguments: &[&str]) -> Output {
-        let mut program = std::env::current_exe().unwrap();
-        program.pop();
-        program.set_file_name("xtask");
-        if let Some(folder) = std::env::var_os("LEADPULSE_TEST_BIN_DIR") {
-            program = Path::new(&folder).join("xtask");
-        }
-        Command::new(program)
+        Command::new(programs().join("xtask"))
             .args(arguments)
             .env("LEADPULSE_LOCAL", self.local())
             .output()
@@ -39,7 +39,10 @@ impl Up {
     }
 
     fn up(&self) -> Value {
-        let output = self.xtask(&["up", "--debug", "--no-demo", "--detach"]);
+        let folder = programs();
+        let programs = ["--programs", folder.to_str().unwrap()];
+        let arguments = [&["up", "--no-demo", "--detach"][..], &programs].concat();
+        let output = self.xtask(&arguments);
         assert!(output.status.success(), "{}", said(&output));
         self.run_file().unwrap()
     }
@@ -53,6 +56,15 @@ impl Drop for Up {
     fn drop(&mut self) {
         self.xtask(&["down"]);
     }
+}
+
+/// Where cargo has put what it has built.
+fn programs() -> PathBuf {
+    if let Some(folder) = std::env::var_os("LEADPULSE_TEST_BIN_DIR") {
+        return folder.into();
+    }
+    let test = std::env::current_exe().unwrap();
+    test.ancestors().nth(2).unwrap().to_owned()
 }
 
 fn said(output: &Output) -> String {

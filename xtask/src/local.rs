@@ -6,6 +6,7 @@ use std::{
     io::{Read, Seek, Write},
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
@@ -72,6 +73,17 @@ impl Local {
 
     pub fn keep_ports(&self, ports: &BTreeMap<String, u16>) -> Result<()> {
         write(&self.ports_file(), ports)
+    }
+
+    /// As `lock`, but one that has just ended is waited for.
+    pub fn lock_soon(&self) -> Result<Result<File, u32>> {
+        for _ in 0..20 {
+            if let Ok(lock) = self.lock()? {
+                return Ok(Ok(lock));
+            }
+            std::thread::sleep(Duration::from_millis(25));
+        }
+        self.lock()
     }
 
     /// The one `up` of this folder; the lock ends with the process. Else the pid of who has it.

@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Test(options) => check::main(&options),
         Command::Bench(options) => bench::main(&options),
     };
+    xtask::servers::finish();
     result.unwrap_or_else(|error| {
         xtask::say::error(&format!("{error:#}"));
         ExitCode::FAILURE

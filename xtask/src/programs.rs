@@ -4,11 +4,11 @@ use std::{
     collections::BTreeMap,
     env,
     io::{self, Read},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::servers::{Ending, Process};
 
@@ -26,9 +26,8 @@ pub fn cargo() -> Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
     Release,
-    /// Unoptimised. With the whole workspace's features, as the tests' build, so that nothing is built twice.
     Debug,
-    /// Unoptimised, and all tests too.
+    /// Debug, and all tests with them: one set of features, so that nothing is built twice.
     WithTests,
 }
 
@@ -36,13 +35,11 @@ pub enum Build {
 pub fn build(what: Build) -> Result<BTreeMap<String, PathBuf>> {
     let mut command = cargo();
     command.arg("build");
+    let services = SERVICES.map(|service| ["-p", service]);
     match what {
         Build::WithTests => command.args(["--workspace", "--tests"]),
-        Build::Debug => command.arg("--workspace"),
-        Build::Release => {
-            command.arg("--release");
-            command.args(SERVICES.map(|service| ["-p", service]).as_flattened())
-        }
+        Build::Debug => command.args(services.as_flattened()),
+        Build::Release => command.arg("--release").args(services.as_flattened()),
     };
     // Diagnostics go to the terminal, what was built comes to us.
     let (mut reader, writer) = io::pipe()?;
@@ -58,6 +55,16 @@ pub fn build(what: Build) -> Result<BTreeMap<String, PathBuf>> {
         Some(missing) => bail!("cargo has built no program `{missing}`"),
         None => Ok(programs),
     }
+}
+
+/// Those that are in this folder already.
+pub fn in_folder(folder: &Path) -> Result<BTreeMap<String, PathBuf>> {
+    let path = |service: &str| {
+        let program = folder.join(service);
+        ensure!(program.is_file(), "there is no {}", program.display());
+        Ok((service.to_owned(), program))
+    };
+    SERVICES.into_iter().map(path).collect()
 }
 
 fn built(messages: &str) -> BTreeMap<String, PathBuf> {

@@ -54,6 +54,11 @@ pub struct Binaries {
     pub redis: Option<Binary>,
 }
 
+/// Ends what is left of what this process has started. For the end of a command.
+pub fn finish() {
+    reaper::finish();
+}
+
 impl Choice {
     /// `LEADPULSE_SERVERS`, else `embedded`.
     pub fn from_environment() -> Result<Self> {

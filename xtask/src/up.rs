@@ -54,6 +54,9 @@ pub struct Options {
     debug: bool,
     #[arg(long, hide = true)]
     release: bool,
+    /// Use the services' programs in this folder instead of building them
+    #[arg(long, value_name = "FOLDER", hide = true)]
+    programs: Option<PathBuf>,
 }
 
 pub fn main(options: Options) -> Result<ExitCode> {
@@ -61,7 +64,7 @@ pub fn main(options: Options) -> Result<ExitCode> {
     if options.detach && !detach::in_background() {
         return detach::main(&local);
     }
-    let _lock = match local.lock()? {
+    let _lock = match local.lock_soon()? {
         Ok(lock) => lock,
         Err(pid) => bail!("{}", already_running(pid)),
     };
@@ -124,7 +127,7 @@ async fn run(options: &Options, local: &Local, stack: &mut Stack, ready: &mut bo
     local.keep_state(&state)?;
     progress.say("servers run");
 
-    let programs = build(options.debug, progress).await?;
+    let programs = build(options, progress).await?;
     let services = Services::new(programs, &plan, stack, &secret, local)?;
     services.check_config().await?;
     services.migrate(local).await?;
@@ -164,8 +167,12 @@ async fn find_servers(options: &Options, progress: Progress) -> Result<Binaries>
     tokio::task::spawn_blocking(find).await?
 }
 
-async fn build(debug: bool, progress: Progress) -> Result<BTreeMap<String, PathBuf>> {
-    let (what, profile) = if debug { (Build::Debug, "debug") } else { (Build::Release, "release") };
+async fn build(options: &Options, progress: Progress) -> Result<BTreeMap<String, PathBuf>> {
+    if let Some(folder) = &options.programs {
+        return programs::in_folder(folder);
+    }
+    let (what, profile) =
+        if options.debug { (Build::Debug, "debug") } else { (Build::Release, "release") };
     progress.say(&format!("building the services ({profile}; the first time takes minutes)"));
     // A signal drops this future; cargo ends with us.
     tokio::task::spawn_blocking(move || programs::build(what)).await?

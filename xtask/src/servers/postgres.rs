@@ -35,7 +35,7 @@ pub struct PostgresOptions {
     /// The configuration, read anew at each start.
     pub conf: PathBuf,
     pub port: Option<u16>,
-    /// Keep the data when the handle goes away, and sync it to the disk.
+    /// Keep the data when the handle goes away.
     pub keep: bool,
 }
 
@@ -68,7 +68,7 @@ impl Postgres {
     pub fn start(binaries: &Binaries, dir: &Path, options: &PostgresOptions) -> Result<Server> {
         fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
         let instance = Instance::find(&binaries.postgres.program, dir)?;
-        let password = instance.initialise(options.keep)?;
+        let password = instance.initialise()?;
         instance.end_orphan();
         let port = options.port.map_or_else(port::free, Ok)?;
         let url = format!("postgres://{NAME}:{password}@127.0.0.1:{port}/{NAME}");
@@ -146,7 +146,7 @@ impl Instance {
     }
 
     /// Makes the data folder if it is not there, and gives the password.
-    fn initialise(&self, sync: bool) -> Result<String> {
+    fn initialise(&self) -> Result<String> {
         let password_file = self.base.join("password");
         if self.data().is_dir() {
             return fs::read_to_string(&password_file)
@@ -164,7 +164,7 @@ impl Instance {
         if let Some(user) = &self.user {
             user.owns(&password_file)?;
         }
-        self.initdb(&part, &password_file, sync)?;
+        self.initdb(&part, &password_file)?;
         let mut conf = fs::File::options().append(true).open(part.join("postgresql.conf"))?;
         conf.write_all(b"\ninclude 'leadpulse.conf'\n")?;
         self.create_database(&part)?;
@@ -172,7 +172,7 @@ impl Instance {
         Ok(password)
     }
 
-    fn initdb(&self, part: &Path, password_file: &Path, sync: bool) -> Result<()> {
+    fn initdb(&self, part: &Path, password_file: &Path) -> Result<()> {
         let mut errors = String::new();
         // Trigrams of Hebrew need a locale that knows letters beyond ASCII; `C` does not.
         for locale in ["C.UTF-8", "C.utf8", "en_US.UTF-8"] {
@@ -184,10 +184,9 @@ impl Instance {
             command
                 .args(["--username", NAME, "--auth", "scram-sha-256", "--encoding", "UTF8"])
                 .args(["--locale", locale, "--lc-messages", "C", "--pwfile"])
-                .arg(password_file);
-            if !sync {
-                command.arg("--no-sync");
-            }
+                .arg(password_file)
+                // Seconds on a slow disk, for an empty cluster that can be made again.
+                .arg("--no-sync");
             let output = command.stdin(Stdio::null()).output().context("initdb does not run")?;
             if output.status.success() {
                 return Ok(());

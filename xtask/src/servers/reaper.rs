@@ -8,7 +8,7 @@
 use std::{
     io::Write,
     os::unix::process::CommandExt,
-    process::{ChildStdin, Command, Stdio},
+    process::{Child, Command, Stdio},
     sync::Mutex,
 };
 
@@ -27,7 +27,7 @@ done
 for it; do kill -s "${it%%:*}" -- "-${it#*:}" 2>/dev/null; done
 "#;
 
-static REAPER: Mutex<Option<ChildStdin>> = Mutex::new(None);
+static REAPER: Mutex<Option<Child>> = Mutex::new(None);
 
 /// From now on this process group ends with this process, by this signal.
 pub(super) fn watch(group: u32, signal: Signal) -> Result<()> {
@@ -44,12 +44,13 @@ fn tell(line: &str) -> Result<()> {
     if reaper.is_none() {
         *reaper = Some(start()?);
     }
-    let input = reaper.as_mut().context("the helper that ends our children has no input")?;
+    let input = reaper.as_mut().and_then(|reaper| reaper.stdin.as_mut());
+    let input = input.context("the helper that ends our children has no input")?;
     input.write_all(line.as_bytes()).context("the helper that ends our children is gone")
 }
 
-fn start() -> Result<ChildStdin> {
-    let mut child = Command::new("sh")
+fn start() -> Result<Child> {
+    Command::new("sh")
         .args(["-c", SCRIPT, "leadpulse-reaper"])
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -57,6 +58,14 @@ fn start() -> Result<ChildStdin> {
         .current_dir("/")
         .process_group(0)
         .spawn()
-        .context("can't start `sh`")?;
-    child.stdin.take().context("the helper that ends our children has no input")
+        .context("can't start `sh`")
+}
+
+/// At the end of a command: the helper ends what is left, and itself.
+pub(super) fn finish() {
+    let reaper = REAPER.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
+    if let Some(mut reaper) = reaper {
+        // Waiting closes its input.
+        reaper.wait().ok();
+    }
 }

@@ -30,7 +30,7 @@ pub(super) fn leave_terminal() {
 
 /// Starts the one in the background, shows what it says until it is ready, and leaves it alone.
 pub(super) fn main(local: &Local) -> Result<ExitCode> {
-    match local.lock()? {
+    match local.lock_soon()? {
         Ok(lock) => drop(lock),
         Err(pid) => bail!("{}", already_running(pid)),
     }

@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::PathBuf,
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,6 +29,8 @@ pub(super) struct Services {
     programs: BTreeMap<String, PathBuf>,
     environment: Vec<(String, String)>,
     addresses: BTreeMap<&'static str, SocketAddr>,
+    /// The ports are held until the service itself takes its own: another `up` may look for ports, too.
+    held: Mutex<BTreeMap<&'static str, TcpListener>>,
     http: reqwest::Client,
 }
 
@@ -40,6 +43,10 @@ impl Services {
         local: &Local,
     ) -> Result<Self> {
         let addresses = addresses(plan, local)?;
+        let hold = |(service, address): (&&'static str, &SocketAddr)| {
+            TcpListener::bind(address).ok().map(|listener| (*service, listener))
+        };
+        let held = Mutex::new(addresses.iter().filter_map(hold).collect());
         let url = |server: &Option<Server>| {
             server.as_ref().map(|server| server.url().to_owned()).unwrap_or_default()
         };
@@ -62,7 +69,7 @@ impl Services {
         }
         let http =
             reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
-        Ok(Self { programs, environment, addresses, http })
+        Ok(Self { programs, environment, addresses, held, http })
     }
 
     fn command(&self, service: &str) -> Result<Command> {
@@ -112,6 +119,7 @@ impl Services {
             let log = local.log(service);
             // One run a file: the one before is kept beside it.
             std::fs::rename(&log, log.with_extension("log.old")).ok();
+            self.held.lock().unwrap_or_else(PoisonError::into_inner).remove(service);
             let process = Process::start(service, self.command(service)?, &log, Ending::default())?;
             stack.services.push(process);
         }
