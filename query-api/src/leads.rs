@@ -93,7 +93,7 @@ impl Read for Leads {
     async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
         let org_id = context.org().id.as_str();
         let app = context.app;
-        let binding = cursor::binding(org_id, context.filters);
+        let binding = cursor::binding(org_id, &format!("leads?{}", context.filters));
         let after = match &self.cursor {
             Some(text) => Some(app.cursors.read(&app.pool, &binding, text).await?),
             None => None,

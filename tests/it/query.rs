@@ -6,3 +6,4 @@ mod cache;
 mod figures;
 mod fixture;
 mod leads;
+mod lists;

@@ -11,7 +11,7 @@ use crate::{
     cursor::Position,
     params::{self, Params},
     problem::Problem,
-    window,
+    text, window,
 };
 
 /// The instant that a list is about. Leads without it are not in the list.
@@ -154,8 +154,10 @@ impl Filter {
             query.push(" and deal_amount <= ").push_bind(most);
         }
         if let Some(q) = &self.q {
-            let pattern = format!("%{}%", like(q));
-            query.push(" and lead_fact.name ilike ").push_bind(pattern);
+            // Anywhere in the name; under three characters at its beginning, which an index can find.
+            let anywhere = if text::search_form(q).chars().count() < 3 { "" } else { "%" };
+            let pattern = format!("{anywhere}{}%", text::pattern(q));
+            query.push(" and search_form(lead_fact.name) like ").push_bind(pattern);
         }
     }
 
@@ -170,9 +172,4 @@ impl Filter {
             query.push(" and state = any (").push_bind(self.states.clone()).push(")");
         }
     }
-}
-
-/// A text as a pattern of `like` that stands for itself.
-pub(crate) fn like(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }

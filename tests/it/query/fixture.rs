@@ -89,3 +89,13 @@ select 'demo', 9001 + n % 2, n, 'Lead ' || n, 'topics', case when n * 2 <= $1 th
     case when n * 2 <= $1 then 7000 + n % 10 end,
     (array['active', 'active', 'archived', 'deleted'])[n % 4 + 1], now(), n, ''
 from generate_series(1, $1) as n";
+
+/// Metrics of so many agents, in all windows.
+pub(super) const METRICS: &str = "
+insert into agent_metrics (org_id, agent_id, window_days, assigned_count, touched_count, cohort_won_count,
+    conversion_rate, closed_won_count, period_conversion_rate, deals_amount_sum, deals_amount_count, avg_deal_size,
+    median_response_seconds, median_time_to_close_seconds, time_to_close_count, hot_deals_count, is_hot,
+    last_win_at, last_activity_at, active_leads, industries, computed_at, valid_until)
+select 'demo', 7000 + n, days, n, n, 1, 1.0 / n, n, 1, n * 100.50, n, 100.5, n, n, n, 0, false,
+    now() - interval '168 h', null, 1, '{}', now(), null
+from generate_series(1, $1) as n, unnest(array[7, 30, 90]) as days";
