@@ -10,9 +10,13 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
     agents::{Agent, Agents, Leaderboard},
+    consistency::consistency,
+    export::{LeaderboardCsv, leads_csv},
     kpis::{Funnel, Industries, Summary, Timeseries, outcomes},
     leads::{Lead, Leads},
+    live::stream,
     meta::Meta,
+    openapi::{docs, openapi},
     problem::Problem,
     read::read,
     search::Search,
@@ -34,7 +38,13 @@ pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
         .route("/v1/search", get(read::<Search>))
         .route("/v1/users", get(read::<Users>))
         .route("/v1/meta", get(read::<Meta>))
+        .route("/v1/export/leads.csv", get(leads_csv))
+        .route("/v1/export/leaderboard.csv", get(read::<LeaderboardCsv>))
+        .route("/v1/stream", get(stream))
+        .route("/v1/consistency", get(consistency))
         .route("/outcomes/summary", get(outcomes))
+        .route("/openapi.json", get(openapi))
+        .route("/docs", get(docs))
         .with_state(app);
     reads
         .merge(health.routes())

@@ -10,7 +10,6 @@ use super::fact::Fact;
 use crate::{
     cursor::Position,
     params::{self, Params},
-    problem::Problem,
     text, window,
 };
 
@@ -50,10 +49,10 @@ impl DateField {
         Position([at.map_or(0, |at| at.timestamp_micros()), fact.board_id, fact.item_id])
     }
 
-    pub(crate) fn split(position: Position) -> Result<(DateTime<Utc>, i64, i64), Problem> {
+    /// A signed cursor holds no instant that was not in a row.
+    pub(crate) fn split(position: Position) -> (DateTime<Utc>, i64, i64) {
         let [micros, board_id, item_id] = position.0;
-        let at = instant::from_micros(micros).ok_or(Problem::Internal)?;
-        Ok((at, board_id, item_id))
+        (instant::from_micros(micros).unwrap_or_default(), board_id, item_id)
     }
 }
 

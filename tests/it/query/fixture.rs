@@ -13,8 +13,16 @@ impl Reads {
     pub(super) async fn start(redis: bool, environment: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = environment.iter().map(own).collect();
-        let ground =
-            Ground::prepare(Setup { redis, environment, ..Setup::default() }).await.unwrap();
+        Self::start_with(Setup { redis, environment, ..Setup::default() }).await
+    }
+
+    /// On a Postgres that nobody else writes to the log of.
+    pub(super) async fn start_with_own_postgres() -> Self {
+        Self::start_with(Setup { redis: false, own_postgres: true, ..Setup::default() }).await
+    }
+
+    async fn start_with(setup: Setup) -> Self {
+        let ground = Ground::prepare(setup).await.unwrap();
         let migrated = ground.run("projector", &["migrate"]);
         assert!(migrated.status.success(), "{migrated:?}");
         let api = ground.start("query-api").unwrap();
@@ -99,3 +107,9 @@ insert into agent_metrics (org_id, agent_id, window_days, assigned_count, touche
 select 'demo', 7000 + n, days, n, n, 1, 1.0 / n, n, 1, n * 100.50, n, 100.5, n, n, n, 0, false,
     now() - interval '168 h', null, 1, '{}', now(), null
 from generate_series(1, $1) as n, unnest(array[7, 30, 90]) as days";
+
+/// So many users, of four names.
+pub(super) const USERS: &str = "
+insert into monday_user (org_id, user_id, name, email, kind, status, occurred_at, event_id, last_seq)
+select 'demo', 7000 + n, (array['Dana Levi', 'דָּנָה לֵוִי', 'Danny 50%', 'Avi'])[(n - 1) % 4 + 1], 'a@example.com', 'member', 'active', now(), 'x', 1
+from generate_series(1, $1) as n";

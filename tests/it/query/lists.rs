@@ -2,12 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::fixture::{METRICS, Reads};
-
-const USERS: &str = "
-insert into monday_user (org_id, user_id, name, email, kind, status, occurred_at, event_id, last_seq)
-select 'demo', 7000 + n, (array['Dana Levi', 'דָּנָה לֵוִי', 'Danny 50%', 'Avi'])[n], 'a@example.com', 'member', 'active', now(), 'x', 1
-from generate_series(1, $1) as n";
+use super::fixture::{METRICS, Reads, USERS};
 
 fn texts(answer: &Value, field: &str) -> Vec<String> {
     let items = answer["items"].as_array().unwrap();
