@@ -128,7 +128,7 @@ const COHORT: &str = concat!(
 );
 const WINS: &str = concat!(
     " as key, count(*) as won, count(*) filter (where deal_amount > 0) as paid,
-        least(sum(deal_amount) filter (where deal_amount > 0), 79228162514264337593543950335) as amount,
+        least(coalesce(sum(deal_amount) filter (where deal_amount > 0), 0), 79228162514264337593543950335) as amount,
         count(*) filter (where closed_won_at >= entered_at) as closed, ",
     middle!("closed_won_at - entered_at"),
     " filter (where closed_won_at >= entered_at) as middle

@@ -78,7 +78,7 @@ const COHORTS: &str = "
 with cohort as (
     select assigned_user_id as agent_id, count(*) as assigned, count(closed_won_at) as won,
         count(*) filter (where closed_won_at is not null and deal_amount > 0) as paid,
-        least(sum(deal_amount) filter (where closed_won_at is not null and deal_amount > 0),
+        least(coalesce(sum(deal_amount) filter (where closed_won_at is not null and deal_amount > 0), 0),
             79228162514264337593543950335) as amount,
         percentile_disc(array[0.5, 0.500000001]) within group (order by closed_won_at - entered_at)
             filter (where closed_won_at >= entered_at) as middle
