@@ -9,24 +9,42 @@ use leadpulse_service::health::Health;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
-    agents::Leaderboard,
+    agents::{Agent, Agents, Leaderboard},
+    consistency::consistency,
+    export::{LeaderboardCsv, leads_csv},
     kpis::{Funnel, Industries, Summary, Timeseries, outcomes},
     leads::{Lead, Leads},
+    live::stream,
+    meta::Meta,
+    openapi::{docs, openapi},
     problem::Problem,
     read::read,
+    search::Search,
     state::App,
+    users::Users,
 };
 
 pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
     let reads = Router::new()
         .route("/v1/leads", get(read::<Leads>))
         .route("/v1/leads/{board_id}/{item_id}", get(read::<Lead>))
+        .route("/v1/agents", get(read::<Agents>))
+        .route("/v1/agents/{agent_id}", get(read::<Agent>))
         .route("/v1/agents/leaderboard", get(read::<Leaderboard>))
         .route("/v1/kpis/summary", get(read::<Summary>))
         .route("/v1/kpis/funnel", get(read::<Funnel>))
         .route("/v1/kpis/timeseries", get(read::<Timeseries>))
         .route("/v1/industries", get(read::<Industries>))
+        .route("/v1/search", get(read::<Search>))
+        .route("/v1/users", get(read::<Users>))
+        .route("/v1/meta", get(read::<Meta>))
+        .route("/v1/export/leads.csv", get(leads_csv))
+        .route("/v1/export/leaderboard.csv", get(read::<LeaderboardCsv>))
+        .route("/v1/stream", get(stream))
+        .route("/v1/consistency", get(consistency))
         .route("/outcomes/summary", get(outcomes))
+        .route("/openapi.json", get(openapi))
+        .route("/docs", get(docs))
         .with_state(app);
     reads
         .merge(health.routes())

@@ -4,7 +4,7 @@ mod fact;
 mod filter;
 
 use serde::Serialize;
-use sqlx::{Postgres, QueryBuilder, Row, postgres::PgRow};
+use sqlx::{PgExecutor, Postgres, QueryBuilder, Row, postgres::PgRow};
 
 use crate::{
     auth::{Caller, Scope},
@@ -14,7 +14,8 @@ use crate::{
     problem::Problem,
     read::{Context, Lives, Loaded, NotLoaded, Read},
 };
-use fact::{Fact, SELECT};
+pub(crate) use fact::Fact;
+use fact::SELECT;
 use filter::{DateField, Filter};
 
 const LIMIT: i64 = 50;
@@ -48,10 +49,15 @@ impl Read for Lead {
     }
 }
 
-/// A page of leads.
-pub(crate) struct Leads {
+/// Which leads, in which order.
+pub(crate) struct Selection {
     filter: Filter,
     descending: bool,
+}
+
+/// A page of leads.
+pub(crate) struct Leads {
+    selection: Selection,
     limit: i64,
     cursor: Option<String>,
     count: Count,
@@ -78,8 +84,7 @@ impl Read for Leads {
 
     fn parse(params: &mut Params, caller: &Caller) -> Self {
         Self {
-            filter: Filter::parse(params, &caller.org),
-            descending: params.choice("order", &[("desc", true), ("asc", false)], true),
+            selection: Selection::parse(params, caller),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
             cursor: params.one("cursor", params::text),
             count: params.choice(
@@ -93,21 +98,15 @@ impl Read for Leads {
     async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
         let org_id = context.org().id.as_str();
         let app = context.app;
-        let binding = cursor::binding(org_id, context.filters);
+        let binding = cursor::binding(org_id, &format!("leads?{}", context.filters));
         let after = match &self.cursor {
             Some(text) => Some(app.cursors.read(&app.pool, &binding, text).await?),
             None => None,
         };
-        let mut query = self.query(org_id, after)?;
-        let mut items: Vec<Fact> = query.build_query_as().fetch_all(from.connection()).await?;
-        let page = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = items.len() > page;
-        items.truncate(page);
-        let next_cursor = match items.last().filter(|_| more) {
-            Some(last) => {
-                let position = self.filter.date_field.position(last);
-                Some(app.cursors.write(&app.pool, &binding, position).await?)
-            }
+        let page = self.selection.page(from.connection(), org_id, after, self.limit).await?;
+        let (items, next) = page;
+        let next_cursor = match next {
+            Some(position) => Some(app.cursors.write(&app.pool, &binding, position).await?),
             None => None,
         };
         let count = self.count(org_id, from).await?;
@@ -115,18 +114,39 @@ impl Read for Leads {
     }
 }
 
-impl Leads {
-    /// One row more than the page: is there another one?
-    fn query(
+impl Selection {
+    pub(crate) fn parse(params: &mut Params, caller: &Caller) -> Self {
+        Self {
+            filter: Filter::parse(params, &caller.org),
+            descending: params.choice("order", &[("desc", true), ("asc", false)], true),
+        }
+    }
+
+    /// A page, and where the next one begins if there is one.
+    pub(crate) async fn page(
         &self,
+        from: impl PgExecutor<'_>,
         org_id: &str,
         after: Option<Position>,
-    ) -> Result<QueryBuilder<Postgres>, Problem> {
+        limit: i64,
+    ) -> Result<(Vec<Fact>, Option<Position>), sqlx::Error> {
+        let mut query = self.query(org_id, after, limit);
+        let mut items: Vec<Fact> = query.build_query_as().fetch_all(from).await?;
+        let page = usize::try_from(limit).unwrap_or(usize::MAX);
+        let more = items.len() > page;
+        items.truncate(page);
+        let last = items.last().filter(|_| more);
+        let next = last.map(|fact| self.filter.date_field.position(fact));
+        Ok((items, next))
+    }
+
+    /// One row more than the page: is there another one?
+    fn query(&self, org_id: &str, after: Option<Position>, limit: i64) -> QueryBuilder<Postgres> {
         let column = self.filter.date_field.column();
         let mut query = QueryBuilder::<Postgres>::new(SELECT);
         self.filter.push(&mut query, org_id);
         if let Some(position) = after {
-            let (at, board_id, item_id) = DateField::split(position)?;
+            let (at, board_id, item_id) = DateField::split(position);
             // A row comparison, which an index can answer; the same by `or` can't be.
             let beyond = if self.descending { "<" } else { ">" };
             query.push(format_args!(" and ({column}, board_id, item_id) {beyond} ("));
@@ -137,10 +157,12 @@ impl Leads {
         query.push(format_args!(
             " order by {column} {order}, board_id {order}, item_id {order} limit "
         ));
-        query.push_bind(self.limit + 1);
-        Ok(query)
+        query.push_bind(limit + 1);
+        query
     }
+}
 
+impl Leads {
     async fn count(&self, org_id: &str, from: &mut Snapshot) -> Result<Option<i64>, NotLoaded> {
         let head = match self.count {
             Count::None => return Ok(None),
@@ -148,7 +170,7 @@ impl Leads {
             Count::Estimated => "explain (format json) select 1 from lead_fact",
         };
         let mut query = QueryBuilder::<Postgres>::new(head);
-        self.filter.push(&mut query, org_id);
+        self.selection.filter.push(&mut query, org_id);
         let row: PgRow = query.build().fetch_one(from.connection()).await?;
         if self.count == Count::Exact {
             return Ok(Some(row.try_get(0)?));

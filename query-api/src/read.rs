@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// A read waits this long for what it asked for by `min_seq`.
-const BEHIND: Duration = Duration::from_secs(2);
+pub(crate) const BEHIND: Duration = Duration::from_secs(2);
 /// And this long for figures that the clock has just overtaken: the projector is computing them.
 const OVERTAKEN: Duration = Duration::from_secs(1);
 /// What moves with the clock is fresh for this long.
@@ -36,6 +36,9 @@ pub(crate) trait Read: Sized + Send + Sync + 'static {
     /// The name in metrics, logs and cache keys.
     const FAMILY: &'static str;
     const SCOPE: Scope;
+    /// A second scope that is needed as well.
+    const ALSO: Option<Scope> = None;
+    const CONTENT_TYPE: &'static str = "application/json";
     /// Points of the rate limit: about the rows behind an answer.
     const COST: u32 = 1;
 
@@ -91,6 +94,10 @@ impl<E: Into<Problem>> From<E> for NotLoaded {
 }
 
 impl Loaded {
+    pub(crate) fn text(body: String, lives: Lives) -> Self {
+        Self { body: body.into(), lives }
+    }
+
     pub(crate) fn json(body: &impl Serialize, lives: Lives) -> Result<Self, Problem> {
         let body = serde_json::to_vec(body).map_err(|error| {
             tracing::error!(%error, "an answer can't be written");
@@ -118,7 +125,9 @@ impl<R: Read> Question<R> {
         headers: &HeaderMap,
     ) -> Result<Self, Problem> {
         let caller = app.keys.bearer(headers).await?;
-        caller.needs(R::SCOPE)?;
+        for scope in [Some(R::SCOPE), R::ALSO].into_iter().flatten() {
+            caller.needs(scope)?;
+        }
         let left = app.limits.admit(&caller, R::COST)?;
         let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut params = Params::new(path, uri.query());
@@ -149,7 +158,7 @@ pub(crate) async fn read<R: Read>(
     let (entry, origin) = find(&app, &question).await?;
     metrics::counter!("query_api_reads_total", "family" => R::FAMILY, "from" => origin.as_str())
         .increment(1);
-    let mut response = respond(&entry, origin, &headers, started.elapsed());
+    let mut response = respond(R::CONTENT_TYPE, &entry, origin, &headers, started.elapsed());
     question.left.tell(response.headers_mut());
     Ok(response)
 }
@@ -220,7 +229,13 @@ async fn make<R: Read>(app: &App, question: &Question<R>) -> Result<Arc<Entry>, 
     }
 }
 
-fn respond(entry: &Entry, origin: Origin, asked: &HeaderMap, took: Duration) -> Response {
+fn respond(
+    content_type: &'static str,
+    entry: &Entry,
+    origin: Origin,
+    asked: &HeaderMap,
+    took: Duration,
+) -> Response {
     let known = asked.get_all(header::IF_NONE_MATCH).iter().any(|tags| {
         tags.as_bytes().split(|byte| *byte == b',').any(|tag| {
             let tag = tag.trim_ascii();
@@ -230,8 +245,8 @@ fn respond(entry: &Entry, origin: Origin, asked: &HeaderMap, took: Duration) -> 
     let mut response = if known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let json = [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))];
-        (json, entry.body.clone()).into_response()
+        let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
+        (content_type, entry.body.clone()).into_response()
     };
     let headers = response.headers_mut();
     headers.insert(header::ETAG, entry.etag.clone());

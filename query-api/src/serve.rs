@@ -8,6 +8,7 @@ use leadpulse_service::{
     health::{Dependency, Health, Need},
     http, shutdown, telemetry,
 };
+use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -16,10 +17,12 @@ use crate::{
     applied::Applied,
     auth::Keys,
     cache::{Cache, Shared},
+    consistency::Head,
     cursor::Signer,
     db,
     http::routes,
     limits::Limits,
+    live::Hub,
     state::{self, App},
     versions::Versions,
 };
@@ -38,7 +41,12 @@ pub async fn run(config: Config) -> Result<()> {
     } else {
         Shared::off()
     };
+    let stop = shutdown::on_signals()?;
+    let head = Head::connect(config.nats.url.expose_secret()).await;
     let app = Arc::new(App {
+        hub: Hub::default(),
+        head: head.context("the NATS URL can't be used")?,
+        stop: stop.clone(),
         keys: Keys::new(pool.clone(), state::orgs(&config.orgs)),
         cache: Cache::new(config.query_api.cache_ttl, Arc::clone(&shared)),
         versions: Versions::default(),
@@ -49,12 +57,13 @@ pub async fn run(config: Config) -> Result<()> {
     });
     let postgres = health.dependency("postgres", Need::Required);
     let listener = http::bind(config.query_api.listen, "query_api.listen").await?;
-    let stop = shutdown::on_signals()?;
 
     let token = stop.clone();
     tokio::spawn(async move { shared.watch(token).await });
     let (follower, reads, token) = (Arc::clone(&app), pool.clone(), stop.clone());
     tokio::spawn(async move { follower.versions.follow(&reads, token).await });
+    let (teller, token) = (Arc::clone(&app), stop.clone());
+    tokio::spawn(async move { teller.hub.run(&teller.versions, &teller.pool, token).await });
     tokio::spawn(watch(Arc::clone(&app), postgres, stop.clone()));
 
     let router = routes(app, &health);

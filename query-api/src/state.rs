@@ -4,9 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use leadpulse_service::config::Org;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 
 use crate::{
-    applied::Applied, auth::Keys, cache::Cache, cursor::Signer, limits::Limits, versions::Versions,
+    applied::Applied, auth::Keys, cache::Cache, consistency::Head, cursor::Signer, limits::Limits,
+    live::Hub, versions::Versions,
 };
 
 pub(crate) type Orgs = Arc<HashMap<String, Arc<Org>>>;
@@ -19,6 +21,9 @@ pub(crate) struct App {
     pub(crate) applied: Applied,
     pub(crate) cursors: Signer,
     pub(crate) limits: Limits,
+    pub(crate) hub: Hub,
+    pub(crate) head: Head,
+    pub(crate) stop: CancellationToken,
 }
 
 pub(crate) fn orgs(orgs: &[Org]) -> Orgs {

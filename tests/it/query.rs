@@ -3,6 +3,12 @@
 
 mod access;
 mod cache;
+mod document;
+mod export;
 mod figures;
 mod fixture;
 mod leads;
+mod lists;
+mod live;
+mod orgs;
+mod plans;

@@ -125,13 +125,8 @@ impl Read for Leaderboard {
     }
 
     async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
-        let mut query = QueryBuilder::<Postgres>::new(metrics::SELECT);
-        query.push_bind(context.org().id.as_str());
-        query.push(" and window_days = ").push_bind(i64::from(self.window_days));
-        let mut rows: Vec<AgentMetrics> =
-            query.build_query_as().fetch_all(from.connection()).await?;
-        metrics::settle(&mut rows, from, context.patient)?;
-        let ranked = rank(&rows, self.sort, self.descending, self.min_n);
+        let rows = self.rows(context, from).await?;
+        let all = rank(&rows, self.sort, self.descending, self.min_n);
         let best = |name: &str, descending| {
             let metric = METRICS.iter().find(|metric| metric.name == name)?;
             // The best of nothing is nobody: at least one lead stands behind it.
@@ -144,8 +139,8 @@ impl Read for Leaderboard {
             sort: self.sort.name,
             order: if self.descending { "desc" } else { "asc" },
             min_n: self.min_n,
-            total: ranked.len(),
-            items: ranked
+            total: all.len(),
+            items: all
                 .iter()
                 .take(self.limit)
                 .zip(1..)
@@ -157,6 +152,30 @@ impl Read for Leaderboard {
             most_active: best("touched_count", true),
         };
         Ok(Loaded::json(&board, Lives::WithClock)?)
+    }
+}
+
+impl Leaderboard {
+    /// All agents of the window, at the time of the read.
+    pub(crate) async fn rows(
+        &self,
+        context: &Context<'_>,
+        from: &mut Snapshot,
+    ) -> Result<Vec<AgentMetrics>, NotLoaded> {
+        let mut query = QueryBuilder::<Postgres>::new(metrics::SELECT);
+        query.push_bind(context.org().id.as_str());
+        query.push(" and window_days = ").push_bind(i64::from(self.window_days));
+        let mut rows: Vec<AgentMetrics> =
+            query.build_query_as().fetch_all(from.connection()).await?;
+        metrics::settle(&mut rows, from, context.patient)?;
+        Ok(rows)
+    }
+
+    /// Those that were asked for, in their order.
+    pub(crate) fn ranked<'a>(&self, rows: &'a [AgentMetrics]) -> Vec<&'a AgentMetrics> {
+        let mut ranked = rank(rows, self.sort, self.descending, self.min_n);
+        ranked.truncate(self.limit);
+        ranked
     }
 }
 

@@ -51,6 +51,9 @@ pub(crate) struct Timeseries {
     part: Part,
 }
 
+/// A bucket's first day, its start and its end.
+type Cut = (NaiveDate, DateTime<Utc>, DateTime<Utc>);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Bucket {
     Day,
@@ -177,11 +180,7 @@ impl Read for Timeseries {
 
 impl Timeseries {
     /// All buckets that the span touches: their first day, their start, their end.
-    fn buckets(
-        &self,
-        org: &Org,
-        now: DateTime<Utc>,
-    ) -> Result<Vec<(NaiveDate, DateTime<Utc>, DateTime<Utc>)>, Problem> {
+    fn buckets(&self, org: &Org, now: DateTime<Utc>) -> Result<Vec<Cut>, Problem> {
         let zone: Tz = org.time_zone;
         let to = self.to.unwrap_or(now + TimeDelta::microseconds(1));
         let from = self.from.unwrap_or(to - TimeDelta::days(DAYS));
@@ -213,7 +212,7 @@ impl Timeseries {
         &self,
         group: Option<String>,
         figures: &BTreeMap<NaiveDate, Figures>,
-        buckets: &[(NaiveDate, DateTime<Utc>, DateTime<Utc>)],
+        buckets: &[Cut],
         now: DateTime<Utc>,
     ) -> Series {
         let nothing = Figures::default();

@@ -10,8 +10,7 @@ use super::fact::Fact;
 use crate::{
     cursor::Position,
     params::{self, Params},
-    problem::Problem,
-    window,
+    text, window,
 };
 
 /// The instant that a list is about. Leads without it are not in the list.
@@ -50,10 +49,10 @@ impl DateField {
         Position([at.map_or(0, |at| at.timestamp_micros()), fact.board_id, fact.item_id])
     }
 
-    pub(crate) fn split(position: Position) -> Result<(DateTime<Utc>, i64, i64), Problem> {
+    /// A signed cursor holds no instant that was not in a row.
+    pub(crate) fn split(position: Position) -> (DateTime<Utc>, i64, i64) {
         let [micros, board_id, item_id] = position.0;
-        let at = instant::from_micros(micros).ok_or(Problem::Internal)?;
-        Ok((at, board_id, item_id))
+        (instant::from_micros(micros).unwrap_or_default(), board_id, item_id)
     }
 }
 
@@ -154,8 +153,10 @@ impl Filter {
             query.push(" and deal_amount <= ").push_bind(most);
         }
         if let Some(q) = &self.q {
-            let pattern = format!("%{}%", like(q));
-            query.push(" and lead_fact.name ilike ").push_bind(pattern);
+            // Anywhere in the name; under three characters at its beginning, which an index can find.
+            let anywhere = if text::search_form(q).chars().count() < 3 { "" } else { "%" };
+            let pattern = format!("{anywhere}{}%", text::pattern(q));
+            query.push(" and search_form(lead_fact.name) like ").push_bind(pattern);
         }
     }
 
@@ -170,9 +171,4 @@ impl Filter {
             query.push(" and state = any (").push_bind(self.states.clone()).push(")");
         }
     }
-}
-
-/// A text as a pattern of `like` that stands for itself.
-pub(crate) fn like(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }

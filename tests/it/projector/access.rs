@@ -5,9 +5,9 @@ use tests::harness::Projection;
 use super::setup;
 
 const FILL: &str = "
-insert into lead_fact (org_id, board_id, item_id, assigned_user_id, entered_at, entered_source,
+insert into lead_fact (org_id, board_id, item_id, name, assigned_user_id, entered_at, entered_source,
     first_touch_at, state, closed_won_at, closed_by_user_id, lifecycle, last_event_at, last_seq, fold_state)
-select 'org' || n % 10, n % 4, n, n % 500, now() - n % 900 * interval '1 hour', 'created',
+select 'org' || n % 10, n % 4, n, 'Lead ' || n, n % 500, now() - n % 900 * interval '1 hour', 'created',
     now() - n % 800 * interval '1 hour', 'won', now() - n % 700 * interval '1 hour', n % 500, 'active',
     now(), n, ''
 from generate_series(1, 100000) as n";
@@ -40,6 +40,14 @@ const PATHS: &[(&str, &str)] = &[
         "select fold_state from unnest('{org1}'::text[], '{1}'::bigint[], '{11}'::bigint[])
              as wanted (org_id, board_id, item_id) join lead_fact using (org_id, board_id, item_id)",
         "lead_fact_pkey",
+    ),
+    (
+        "select item_id from lead_fact where org_id = 'org1' and search_form(name) like '%ead 4321%'",
+        "lead_fact_name_trigram",
+    ),
+    (
+        "select item_id from lead_fact where org_id = 'org1' and search_form(name) = 'lead 4321'",
+        "lead_fact_name_prefix",
     ),
 ];
 

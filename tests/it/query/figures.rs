@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::fixture::Reads;
+use super::fixture::{METRICS, Reads};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_summary_has_the_figures_of_both_spans_and_what_changed() {
@@ -45,15 +45,6 @@ async fn a_summary_has_the_figures_of_both_spans_and_what_changed() {
     let funnel = reads.read(&format!("/v1/kpis/funnel?{span}")).await;
     assert_eq!(funnel["current"]["entered_count"], 3);
 }
-
-const METRICS: &str = "
-insert into agent_metrics (org_id, agent_id, window_days, assigned_count, touched_count, cohort_won_count,
-    conversion_rate, closed_won_count, period_conversion_rate, deals_amount_sum, deals_amount_count, avg_deal_size,
-    median_response_seconds, median_time_to_close_seconds, time_to_close_count, hot_deals_count, is_hot,
-    last_win_at, last_activity_at, active_leads, industries, computed_at, valid_until)
-select 'demo', 7000 + n, days, n, n, 1, 1.0 / n, n, 1, n * 100.50, n, 100.5, n, n, n, 0, false,
-    now() - interval '168 h', null, 1, '{}', now(), null
-from generate_series(1, $1) as n, unnest(array[7, 30, 90]) as days";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_leaderboard_ranks_by_any_metric_then_by_agent() {

@@ -13,8 +13,16 @@ impl Reads {
     pub(super) async fn start(redis: bool, environment: &[(&str, &str)]) -> Self {
         let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment = environment.iter().map(own).collect();
-        let ground =
-            Ground::prepare(Setup { redis, environment, ..Setup::default() }).await.unwrap();
+        Self::start_with(Setup { redis, environment, ..Setup::default() }).await
+    }
+
+    /// On a Postgres that nobody else writes to the log of.
+    pub(super) async fn start_with_own_postgres() -> Self {
+        Self::start_with(Setup { redis: false, own_postgres: true, ..Setup::default() }).await
+    }
+
+    async fn start_with(setup: Setup) -> Self {
+        let ground = Ground::prepare(setup).await.unwrap();
         let migrated = ground.run("projector", &["migrate"]);
         assert!(migrated.status.success(), "{migrated:?}");
         let api = ground.start("query-api").unwrap();
@@ -88,4 +96,20 @@ select 'demo', 9001 + n % 2, n, 'Lead ' || n, 'topics', case when n * 2 <= $1 th
     case when n * 2 <= $1 then now() - n * interval '1 minute' + interval '50 s' end,
     case when n * 2 <= $1 then 7000 + n % 10 end,
     (array['active', 'active', 'archived', 'deleted'])[n % 4 + 1], now(), n, ''
+from generate_series(1, $1) as n";
+
+/// Metrics of so many agents, in all windows.
+pub(super) const METRICS: &str = "
+insert into agent_metrics (org_id, agent_id, window_days, assigned_count, touched_count, cohort_won_count,
+    conversion_rate, closed_won_count, period_conversion_rate, deals_amount_sum, deals_amount_count, avg_deal_size,
+    median_response_seconds, median_time_to_close_seconds, time_to_close_count, hot_deals_count, is_hot,
+    last_win_at, last_activity_at, active_leads, industries, computed_at, valid_until)
+select 'demo', 7000 + n, days, n, n, 1, 1.0 / n, n, 1, n * 100.50, n, 100.5, n, n, n, 0, false,
+    now() - interval '168 h', null, 1, '{}', now(), null
+from generate_series(1, $1) as n, unnest(array[7, 30, 90]) as days";
+
+/// So many users, of four names.
+pub(super) const USERS: &str = "
+insert into monday_user (org_id, user_id, name, email, kind, status, occurred_at, event_id, last_seq)
+select 'demo', 7000 + n, (array['Dana Levi', 'דָּנָה לֵוִי', 'Danny 50%', 'Avi'])[(n - 1) % 4 + 1], 'a@example.com', 'member', 'active', now(), 'x', 1
 from generate_series(1, $1) as n";

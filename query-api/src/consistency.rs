@@ -1,0 +1,105 @@
+//! `GET /v1/consistency`: how far the read models are, and how far they could be.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{jetstream, jetstream::stream::Stream};
+use axum::{
+    Json,
+    extract::State,
+    http::{HeaderMap, HeaderValue, Uri, header},
+    response::{IntoResponse, Response},
+};
+use chrono::{DateTime, Utc};
+use leadpulse_nats::streams::EVENTS;
+use serde_json::json;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    auth::Scope,
+    db::{self, Snapshot},
+    params::Params,
+    problem::Problem,
+    state::App,
+    value::{instant, seconds},
+};
+
+/// The stream is asked for this long; without an answer the head is unknown.
+const HEAD: Duration = Duration::from_millis(500);
+
+/// The stream of record, seen from here: only how far it is.
+pub(crate) struct Head(jetstream::Context);
+
+impl Head {
+    /// Connects in the background, now or whenever NATS is there.
+    pub(crate) async fn connect(url: &str) -> Result<Self, async_nats::ConnectError> {
+        let options = async_nats::ConnectOptions::new().name("leadpulse query-api");
+        let client = options.retry_on_initial_connect().connect(url).await?;
+        Ok(Self(jetstream::new(client)))
+    }
+
+    /// The last sequence, and when the first event after `applied` came.
+    async fn look(&self, applied: i64) -> Option<(u64, Option<DateTime<Utc>>)> {
+        let applied = u64::try_from(applied).ok()?;
+        let looked = timeout(HEAD, async {
+            let stream: Stream = self.0.get_stream(EVENTS).await.ok()?;
+            let last = stream.cached_info().state.last_sequence;
+            if last <= applied {
+                return Some((last, None));
+            }
+            let waiting = stream.get_raw_message(applied + 1).await.ok();
+            let micros = waiting.map(|message| message.time.unix_timestamp_nanos() / 1000);
+            let since = micros
+                .and_then(|micros| DateTime::from_timestamp_micros(i64::try_from(micros).ok()?));
+            Some((last, since))
+        });
+        looked.await.ok().flatten()
+    }
+}
+
+pub(crate) async fn consistency(
+    State(app): State<Arc<App>>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = app.keys.bearer(&headers).await?;
+    if !caller.may(Scope::OpsRead) {
+        caller.needs(Scope::Metrics)?;
+    }
+    let left = app.limits.admit(&caller, 1)?;
+    let mut params = Params::new(Vec::new(), uri.query());
+    let min_seq = params.number("min_seq", 0, i64::MAX).unwrap_or(0);
+    let wait = params.number("wait_ms", 0, 5000_u64).unwrap_or(0);
+    params.finish()?;
+    let deadline = Instant::now() + Duration::from_millis(wait);
+    // What is not there in time is told, not refused: this is the place to ask.
+    match app.applied.wait(&app.pool, min_seq, deadline).await {
+        Ok(()) | Err(Problem::Behind { .. }) => {}
+        Err(problem) => return Err(problem),
+    }
+    let snapshot = Snapshot::open(&app.pool).await?;
+    let applied = snapshot.seq;
+    snapshot.close().await?;
+    app.applied.note(applied);
+    let head = app.head.look(applied).await;
+    let now = db::now();
+    let lag_events = head
+        .map(|(last, _)| i64::try_from(last).unwrap_or(i64::MAX).saturating_sub(applied).max(0));
+    let lag_seconds = head.map(|(_, since)| since.map_or(0.0, |at| seconds(now - at).max(0.0)));
+    let answer = json!({
+        "applied_seq": applied,
+        "head_seq": head.map(|(last, _)| last),
+        "lag_events": lag_events,
+        "lag_seconds": lag_seconds,
+        "reached": applied >= min_seq,
+        "as_of": instant(now),
+    });
+    let mut response = Json(answer).into_response();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.insert("leadpulse-seq", HeaderValue::from(applied));
+    if let Ok(at) = HeaderValue::try_from(instant(now)) {
+        headers.insert("leadpulse-as-of", at);
+    }
+    left.tell(headers);
+    Ok(response)
+}

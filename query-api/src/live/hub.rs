@@ -1,0 +1,136 @@
+//! Where changes become hints: once for each process, however many listen.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use sqlx::PgPool;
+use tokio::sync::broadcast::{self, error::RecvError};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::{db, problem::Problem, versions::Versions};
+
+/// Hints kept for each org, for those who come back.
+const RING: usize = 256;
+/// Open streams of one key.
+const STREAMS: usize = 5000;
+
+/// An org's read models are of this version, and have everything up to `seq`.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Hint {
+    pub(super) seq: i64,
+    pub(super) version: i64,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Hub {
+    orgs: Mutex<HashMap<String, Channel>>,
+    open: Arc<Mutex<HashMap<Uuid, usize>>>,
+}
+
+#[derive(Debug)]
+struct Channel {
+    ring: VecDeque<Hint>,
+    sender: broadcast::Sender<Hint>,
+}
+
+pub(super) struct Subscription {
+    pub(super) hints: broadcast::Receiver<Hint>,
+    /// What comes first: the last hint that was missed, or nothing but the advice to read anew.
+    pub(super) backlog: Option<Option<Hint>>,
+}
+
+/// One open stream of a key.
+pub(super) struct Place {
+    key: Uuid,
+    open: Arc<Mutex<HashMap<Uuid, usize>>>,
+}
+
+impl Hub {
+    pub(super) fn enter(&self, key: Uuid) -> Result<Place, Problem> {
+        let mut open = lock(&self.open);
+        let count = open.entry(key).or_default();
+        if *count >= STREAMS {
+            return Err(Problem::TooMany { retry_after_seconds: 10 });
+        }
+        *count += 1;
+        metrics::gauge!("query_api_streams").increment(1.0);
+        Ok(Place { key, open: Arc::clone(&self.open) })
+    }
+
+    /// `seen` is the sequence of the last hint that the client has.
+    pub(super) fn subscribe(&self, org: &str, seen: Option<i64>) -> Subscription {
+        let mut orgs = lock(&self.orgs);
+        let channel = orgs.entry(org.to_owned()).or_default();
+        let hints = channel.sender.subscribe();
+        let last = channel.ring.back().copied();
+        let known = |seen| channel.ring.iter().any(|hint| hint.seq == seen);
+        let backlog = match (seen, last) {
+            (None, _) => None,
+            (Some(seen), Some(last)) if last.seq == seen => None,
+            (Some(seen), Some(last)) if known(seen) => Some(Some(last)),
+            // Hints that this process never had, or has forgotten.
+            (Some(_), _) => Some(None),
+        };
+        Subscription { hints, backlog }
+    }
+
+    /// Turns changes of versions into hints until told to stop.
+    pub(crate) async fn run(&self, versions: &Versions, pool: &PgPool, stop: CancellationToken) {
+        let mut changes = versions.changes();
+        loop {
+            let change = tokio::select! {
+                () = stop.cancelled() => return,
+                change = changes.recv() => change,
+            };
+            match change {
+                Ok(change) => {
+                    let look = sqlx::query_scalar(db::applied!()).fetch_one(pool);
+                    let seq = tokio::time::timeout(Duration::from_secs(2), look).await;
+                    if let Ok(Ok(seq)) = seq {
+                        self.tell(&change.org, Hint { seq, version: change.version });
+                    }
+                }
+                Err(RecvError::Lagged(_)) => {}
+                Err(RecvError::Closed) => return,
+            }
+        }
+    }
+
+    fn tell(&self, org: &str, hint: Hint) {
+        let mut orgs = lock(&self.orgs);
+        let channel = orgs.entry(org.to_owned()).or_default();
+        if channel.ring.len() == RING {
+            channel.ring.pop_front();
+        }
+        channel.ring.push_back(hint);
+        // Nobody listens: fine.
+        let _ = channel.sender.send(hint);
+    }
+}
+
+impl Default for Channel {
+    fn default() -> Self {
+        Self { ring: VecDeque::new(), sender: broadcast::channel(RING).0 }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = lock(&self.open);
+        if let Some(count) = open.get_mut(&self.key) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.key);
+            }
+        }
+        metrics::gauge!("query_api_streams").decrement(1.0);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,93 @@
+//! `GET /v1/meta`: what a dashboard needs to know to ask: boards and their mapping, industries,
+//! statuses, windows, the time zone.
+
+use chrono::TimeDelta;
+use leadpulse_service::config::{Board, Labels};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sqlx::FromRow;
+
+use crate::{
+    auth::{Caller, Scope},
+    db::Snapshot,
+    params::Params,
+    read::{Context, Lives, Loaded, NotLoaded, Read},
+    value::wire,
+};
+
+pub(crate) struct Meta;
+
+#[derive(Debug, FromRow, Serialize)]
+struct Status {
+    #[serde(serialize_with = "wire::id")]
+    board_id: i64,
+    #[serde(serialize_with = "wire::some_id")]
+    status_id: Option<i64>,
+    status_label: Option<String>,
+    leads: i64,
+}
+
+/// Of the leads that entered in the org's longest window.
+const STATUSES: &str = "
+select board_id, status_id, status_label, count(*) as leads from lead_fact
+where org_id = $1 and entered_at > $2 and lifecycle <> 'deleted'
+group by board_id, status_id, status_label order by board_id, status_id, status_label";
+
+const INDUSTRIES: &str = "
+select lower(coalesce(industry, 'unknown')) from lead_fact
+where org_id = $1 and entered_at > $2 and lifecycle <> 'deleted'
+group by 1 order by 1 limit 1000";
+
+impl Read for Meta {
+    const FAMILY: &'static str = "meta";
+    const SCOPE: Scope = Scope::Metrics;
+    const COST: u32 = 5;
+
+    fn parse(_: &mut Params, _: &Caller) -> Self {
+        Self
+    }
+
+    async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
+        let org = context.org();
+        let longest = org.windows.iter().copied().max().unwrap_or(30);
+        let since = from.at - TimeDelta::days(i64::from(longest));
+        let statuses: Vec<Status> =
+            sqlx::query_as(STATUSES).bind(&org.id).bind(since).fetch_all(from.connection()).await?;
+        let industries: Vec<String> = sqlx::query_scalar(INDUSTRIES)
+            .bind(&org.id)
+            .bind(since)
+            .fetch_all(from.connection())
+            .await?;
+        let answer = json!({
+            "org": org.id,
+            "time_zone": org.time_zone.name(),
+            "windows": org.windows.iter().map(|days| format!("{days}d")).collect::<Vec<_>>(),
+            "hot": { "window_hours": org.hot.window_hours, "min_deals": org.hot.min_deals },
+            "boards": org.boards.iter().map(board).collect::<Vec<_>>(),
+            "industries": industries,
+            "statuses": statuses,
+        });
+        Ok(Loaded::json(&answer, Lives::WithClock)?)
+    }
+}
+
+fn board(board: &Board) -> Value {
+    let labels = |labels: &Labels| {
+        let ids: Vec<String> = labels.ids.iter().map(ToString::to_string).collect();
+        json!({ "ids": ids, "texts": labels.texts })
+    };
+    json!({
+        "board_id": board.id.to_string(),
+        "name": board.name,
+        "columns": {
+            "owner": board.columns.owner,
+            "status": board.columns.status,
+            "amount": board.columns.amount,
+            "industry": board.columns.industry,
+            "next_call": board.columns.next_call,
+        },
+        "contacted": labels(&board.contacted),
+        "won": labels(&board.won),
+        "lost": labels(&board.lost),
+    })
+}

@@ -1,0 +1,36 @@
+//! Names as they are searched: NFKC, case-folded, Hebrew without niqqud. The function `search_form` of
+//! the migrations does the same to what is stored.
+
+use unicode_normalization::UnicodeNormalization;
+
+/// The form in which texts are compared.
+pub(crate) fn search_form(text: &str) -> String {
+    let plain: String = text.nfkc().filter(|c| !is_niqqud(*c)).collect();
+    plain.to_lowercase().trim().to_owned()
+}
+
+/// Points and accents of Hebrew; the letters stay.
+fn is_niqqud(c: char) -> bool {
+    matches!(
+        c,
+        '\u{591}'
+            ..='\u{5bd}' | '\u{5bf}' | '\u{5c1}' | '\u{5c2}' | '\u{5c4}' | '\u{5c5}' | '\u{5c7}'
+    )
+}
+
+/// A text's search form as a pattern of `like` that stands for itself.
+pub(crate) fn pattern(text: &str) -> String {
+    search_form(text).replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_same_with_and_without_points_width_and_case() {
+        assert_eq!(search_form("שָׁלוֹם"), search_form("שלום"));
+        assert_eq!(search_form("ＤＡＮＡ Levi "), "dana levi");
+        assert_eq!(pattern("50%_"), "50\\%\\_");
+    }
+}

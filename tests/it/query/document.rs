@@ -1,0 +1,154 @@
+//! The answers are what the OpenAPI document promises, no field more and none less.
+
+use serde_json::Value;
+
+use super::fixture::{METRICS, Reads, USERS};
+
+/// All that is wrong with a value.
+fn faults(document: &Value, schema: &Value, value: &Value, place: &str, out: &mut Vec<String>) {
+    if let Some(name) = schema["$ref"].as_str() {
+        let schema = document.pointer(name.trim_start_matches('#')).unwrap_or(&Value::Null);
+        assert!(schema.is_object(), "{name} is not in the document");
+        return faults(document, schema, value, place, out);
+    }
+    if let Some(forms) = schema["oneOf"].as_array() {
+        let wrong = |form: &Value| {
+            let mut found = Vec::new();
+            faults(document, form, value, place, &mut found);
+            found
+        };
+        let all: Vec<_> = forms.iter().map(wrong).collect();
+        if !all.iter().any(Vec::is_empty) {
+            out.extend(all.into_iter().flatten());
+        }
+        return;
+    }
+    let fits = match schema["type"].as_str() {
+        None => true,
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        Some("null") => value.is_null(),
+        Some(other) => panic!("the document has the type {other}"),
+    };
+    if !fits {
+        out.push(format!("{place}: {value} is no {}", schema["type"]));
+        return;
+    }
+    if let Some(words) = schema["enum"].as_array()
+        && !words.contains(value)
+    {
+        out.push(format!("{place}: {value} is none of {words:?}"));
+    }
+    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
+        faults(document, &schema["items"], item, &format!("{place}[{index}]"), out);
+    }
+    for (name, field) in value.as_object().into_iter().flatten() {
+        let place = format!("{place}.{name}");
+        match (&schema["properties"][name], &schema["additionalProperties"]) {
+            (Value::Null, Value::Bool(false)) => {
+                out.push(format!("{place} is not in the document"))
+            }
+            (Value::Null, rest) => faults(document, rest, field, &place, out),
+            (known, _) => faults(document, known, field, &place, out),
+        }
+    }
+    for name in schema["required"].as_array().into_iter().flatten() {
+        if value.get(name.as_str().unwrap()).is_none() {
+            out.push(format!("{place}.{name} is missing"));
+        }
+    }
+}
+
+/// A value that the parameter takes, for each that is in the document.
+fn sample(name: &str, schema: &Value) -> String {
+    let of = schema.get("items").unwrap_or(schema);
+    if let Some(words) = of["enum"].as_array() {
+        return words[0].as_str().unwrap().to_owned();
+    }
+    let text = match name {
+        "from" => "2026-01-01",
+        "to" => "2030-01-01T00:00:00Z",
+        "window" => "7d",
+        "sort" => "avg_deal_size",
+        "topics" => "leads",
+        "q" => "lead",
+        "min_amount" => "1.5",
+        "max_amount" => "100",
+        "ids" => "7001,7002",
+        "board_id" | "boardId" => "9002",
+        "agent_id" => "7001",
+        "item_id" | "limit" | "min_n" => "1",
+        "min_seq" | "wait_ms" => "0",
+        "industry" | "status" => "x",
+        _ => panic!("no sample for {name}"),
+    };
+    text.to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_and_every_error_has_the_form_of_the_document() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(40).await;
+    reads.run(METRICS, 4).await;
+    reads.run(USERS, 4).await;
+    let document = reads.api.page("/openapi.json").await.json();
+    assert_eq!(document["openapi"], "3.1.0");
+    for (template, path) in document["paths"].as_object().unwrap() {
+        if template == "/v1/stream" {
+            continue;
+        }
+        let get = &path["get"];
+        let mut url = template.clone();
+        let mut pairs = Vec::new();
+        for parameter in get["parameters"].as_array().unwrap() {
+            let name = parameter["name"].as_str().unwrap();
+            if parameter["in"] == "path" {
+                url = url.replace(&format!("{{{name}}}"), &sample(name, &parameter["schema"]));
+            } else if name != "cursor" {
+                pairs.push((name.to_owned(), sample(name, &parameter["schema"])));
+            }
+        }
+        let needed = if url == "/v1/search" { "?q=dana" } else { "?" };
+        let mut urls = vec![format!("{url}{needed}")];
+        urls.extend(pairs.iter().filter(|(name, _)| name != "q").map(|(name, value)| {
+            // A span has two ends.
+            let other = match name.as_str() {
+                "from" => "&to=2026-02-01",
+                "to" => "&from=2029-12-01",
+                _ => "",
+            };
+            format!("{url}{needed}&{name}={value}{other}")
+        }));
+        for url in urls {
+            let bearer = format!("Bearer {}", reads.key);
+            let headers = [("authorization", bearer.as_str()), ("x-api-key", &reads.key)];
+            let answer = reads.api.get(&url, &headers).await.unwrap();
+            assert_eq!(answer.status, 200, "{url}: {answer:?}");
+            let Some(schema) = get.pointer("/responses/200/content/application~1json/schema")
+            else {
+                continue;
+            };
+            let mut wrong = Vec::new();
+            faults(&document, schema, &answer.json(), &url, &mut wrong);
+            assert!(wrong.is_empty(), "{wrong:#?}");
+        }
+        let answer = reads.get(&format!("{url}?nonsense=1")).await;
+        let wrong = if template.starts_with("/outcomes") { 401 } else { 400 };
+        assert_eq!(answer.status, wrong, "{url}: {answer:?}");
+        let form = answer.header("content-type").unwrap().replace('/', "~1");
+        let schema = get.pointer(&format!("/responses/{wrong}/content/{form}/schema"));
+        let mut found = Vec::new();
+        faults(&document, schema.unwrap(), &answer.json(), &url, &mut found);
+        assert!(found.is_empty(), "{found:#?}");
+    }
+    let docs = reads.api.page("/docs").await;
+    assert_eq!(docs.status, 200);
+    assert!(
+        !docs.body.contains("http://") && !docs.body.contains("https://"),
+        "nothing from outside"
+    );
+}

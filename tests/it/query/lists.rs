@@ -1,0 +1,135 @@
+//! The other lists: agents, users, search, meta; and the figures by time, industry and for the earlier product.
+
+use serde_json::{Value, json};
+
+use super::fixture::{METRICS, Reads, USERS};
+
+fn texts(answer: &Value, field: &str) -> Vec<String> {
+    let items = answer["items"].as_array().unwrap();
+    items.iter().map(|item| item[field].as_str().unwrap_or_default().to_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_come_with_all_windows_page_by_page() {
+    let reads = Reads::start(false, &[]).await;
+    reads.run(METRICS, 4).await;
+    reads.run(USERS, 4).await;
+    let first = reads.read("/v1/agents?limit=3").await;
+    assert_eq!(texts(&first, "agent_id"), ["7001", "7002", "7003"]);
+    assert_eq!(first["items"][0]["windows"].as_array().unwrap().len(), 3);
+    let cursor = first["next_cursor"].as_str().unwrap();
+    let second = reads.read(&format!("/v1/agents?limit=3&cursor={cursor}")).await;
+    assert_eq!(
+        (texts(&second, "agent_id"), &second["next_cursor"]),
+        (vec!["7004".to_owned()], &Value::Null)
+    );
+    assert_eq!(texts(&reads.read("/v1/agents?q=DAN").await, "agent_id"), ["7001", "7003"]);
+    let one = reads.read("/v1/agents/7003").await;
+    assert_eq!(one["agent_name"], "Danny 50%");
+    assert_eq!(one["windows"][2]["window_days"], 90);
+    assert_eq!(reads.get("/v1/agents/1").await.status, 404);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn users_show_their_mail_only_to_who_may_see_it() {
+    let reads = Reads::start(false, &[]).await;
+    reads.run(USERS, 4).await;
+    let all = reads.read("/v1/users?ids=7001,7003&ids=7004").await;
+    assert_eq!(texts(&all, "user_id"), ["7001", "7003", "7004"]);
+    assert_eq!(all["items"][0]["email"], "a@example.com");
+    let key = reads.ground.create_key("demo", &["users:read"]);
+    let without = reads.get_as(&key, "/v1/users?ids=7001,7003&ids=7004", &[]).await;
+    assert!(!without.body.contains("example.com"), "{without:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn search_finds_exact_then_prefix_then_parts_with_and_without_points() {
+    let reads = Reads::start(false, &[]).await;
+    reads.run(USERS, 4).await;
+    reads.fill(120).await;
+    let hits = reads.read("/v1/search?q=lead+12&types=lead&limit=3").await;
+    assert_eq!(texts(&hits, "name"), ["Lead 12", "Lead 120"]);
+    assert_eq!(texts(&hits, "match"), ["exact", "prefix"]);
+    let parts = reads.read("/v1/search?q=ead+12").await;
+    assert_eq!(texts(&parts, "match"), ["trigram", "trigram"]);
+    let pointed = reads.read("/v1/search?q=%D7%93%D7%A0%D7%94").await;
+    assert_eq!(texts(&pointed, "agent_id"), ["7002"]);
+    assert_eq!(texts(&reads.read("/v1/search?q=da").await, "agent_id"), ["7001", "7003"]);
+    assert_eq!(
+        texts(&reads.read("/v1/search?q=ev").await, "name"),
+        [""; 0],
+        "two letters: prefix only"
+    );
+    assert_eq!(texts(&reads.read("/v1/search?q=0%25").await, "name"), [""; 0]);
+    assert_eq!(texts(&reads.read("/v1/search?q=+50%25").await, "agent_id"), ["7003"]);
+    assert_eq!(reads.get("/v1/search").await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_time_series_has_a_point_for_every_day_of_the_org_also_the_empty_ones() {
+    let reads = Reads::start(false, &[]).await;
+    // Three leads of one local day in Asia/Jerusalem, whose midnight is at 22:00 UTC in winter.
+    reads
+        .run(
+            "insert into lead_fact (org_id, board_id, item_id, assigned_user_id, entered_at, entered_source, state,
+                 lifecycle, last_event_at, last_seq, fold_state)
+             select 'demo', 9001, n, 7000 + n, at::timestamptz, 'created', 'open', 'active', now(), 1, ''
+             from unnest(array['2026-01-05T22:00:00Z', '2026-01-06T12:00:00Z', '2026-01-06T21:59:59.999999Z'])
+                 with ordinality as lead (at, n) where n <= $1",
+            3,
+        )
+        .await;
+    let path = "/v1/kpis/timeseries?from=2026-01-05&to=2026-01-08&metric=assigned_count";
+    let days = reads.read(path).await;
+    let points = days["series"][0]["points"].as_array().unwrap();
+    let counts: Vec<_> =
+        points.iter().map(|point| (&point["bucket"], &point["assigned_count"])).collect();
+    assert_eq!(
+        counts,
+        [
+            (&json!("2026-01-05"), &json!(0)),
+            (&json!("2026-01-06"), &json!(3)),
+            (&json!("2026-01-07"), &json!(0))
+        ]
+    );
+    assert_eq!(points[1]["start"], "2026-01-05T22:00:00.000000Z");
+    assert_eq!(points[1]["partial"], false);
+    let agents = reads.read(&format!("{path}&group_by=agent&bucket=month")).await;
+    assert_eq!(agents["series"].as_array().unwrap().len(), 3);
+    assert_eq!(agents["series"][2]["group"], "7003");
+    let running = reads.read("/v1/kpis/timeseries?bucket=week").await;
+    assert_eq!(running["series"][0]["points"].as_array().unwrap().last().unwrap()["partial"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn industries_meta_and_the_earlier_product_read_the_same_leads() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(90).await;
+    let industries = reads.read("/v1/industries?window=7d").await;
+    assert_eq!(texts(&industries, "industry").len(), 3);
+    let meta = reads.read("/v1/meta").await;
+    assert_eq!(meta["industries"], json!(["finance", "health", "unknown"]));
+    assert_eq!(meta["time_zone"], "Asia/Jerusalem");
+    assert_eq!(meta["windows"], json!(["7d", "30d", "90d"]));
+    let key = [("x-api-key", reads.key.as_str())];
+    let old = reads.api.get("/outcomes/summary?windowDays=7", &key).await.unwrap();
+    assert_eq!(old.status, 200, "{old:?}");
+    let old = old.json();
+    assert_eq!(old["ok"], true);
+    let summary = reads.read("/v1/kpis/summary?window=7d").await;
+    assert_eq!(old["kpis"]["assigned"], summary["current"]["assigned_count"]);
+    assert_eq!(old["kpis"]["closedWon"], summary["current"]["cohort_won_count"]);
+    assert_eq!(old["perAgent"].as_array().unwrap().len(), 10);
+    let per_agent: i64 = old["perAgent"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|agent| agent["assigned"].as_i64().unwrap())
+        .sum();
+    assert_eq!(old["kpis"]["assigned"], per_agent);
+    for wrong in ["windowDays=8", "mode=x", "boardId=x", "other=1"] {
+        let refused = reads.api.get(&format!("/outcomes/summary?{wrong}"), &key).await.unwrap();
+        assert_eq!((refused.status, &refused.json()["ok"]), (400, &json!(false)), "{wrong}");
+    }
+    assert_eq!(reads.api.page("/outcomes/summary").await.status, 401);
+}

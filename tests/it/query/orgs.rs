@@ -1,0 +1,65 @@
+//! Nothing of one org is to be had with another's key: no row, no name, no cached answer, no tag.
+
+use super::fixture::{METRICS, Reads, USERS};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_of_the_document_shows_another_org_nothing() {
+    let reads = Reads::start(true, &[]).await;
+    reads.fill(40).await;
+    reads.run(METRICS, 4).await;
+    reads.run(USERS, 4).await;
+    let other = reads.ground.create_key("other", &[]);
+    let document = reads.api.page("/openapi.json").await.json();
+    let paths = document["paths"].as_object().unwrap();
+    assert!(paths.len() >= 17, "{paths:?}");
+    for template in paths.keys() {
+        if template == "/v1/stream" {
+            continue;
+        }
+        let path = template
+            .replace("{board_id}", "9002")
+            .replace("{item_id}", "1")
+            .replace("{agent_id}", "7001");
+        let query = if path == "/v1/search" { "?q=lead+1" } else { "" };
+        let path = format!("{path}{query}");
+        let old = path.starts_with("/outcomes");
+        let as_key = |key: &str| match old {
+            true => ("x-api-key", key.to_owned()),
+            false => ("authorization", format!("Bearer {key}")),
+        };
+        // Mine first, so that it is in every cache.
+        let (name, value) = as_key(&reads.key);
+        let mine = reads.api.get(&path, &[(name, &value)]).await.unwrap();
+        assert_eq!(mine.status, 200, "{path}: {mine:?}");
+        let tag = mine.header("etag").unwrap_or("\"none\"").to_owned();
+        let (name, value) = as_key(&other);
+        let theirs =
+            reads.api.get(&path, &[(name, &value), ("if-none-match", &tag)]).await.unwrap();
+        assert!(matches!(theirs.status, 200 | 404), "{path}: {theirs:?}");
+        if template.contains('{') {
+            assert_eq!(theirs.status, 404, "{path}");
+        }
+        for word in ["Lead ", "7001", "Dana", "example.com", "finance", "Asia/"] {
+            assert!(!theirs.body.contains(word), "{path} tells {word}: {theirs:?}");
+        }
+        let anonymous = reads.api.page(&path).await;
+        assert_eq!(anonymous.status, 401, "{path}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_route_wants_its_scope() {
+    let reads = Reads::start(false, &[]).await;
+    let none = reads.ground.create_key("demo", &["ops:write"]);
+    let document = reads.api.page("/openapi.json").await.json();
+    for template in document["paths"].as_object().unwrap().keys() {
+        let path = template
+            .replace("{board_id}", "9002")
+            .replace("{item_id}", "1")
+            .replace("{agent_id}", "7001");
+        let bearer = format!("Bearer {none}");
+        let headers = [("authorization", bearer.as_str()), ("x-api-key", none.as_str())];
+        let refused = reads.api.get(&path, &headers).await.unwrap();
+        assert_eq!(refused.status, 403, "{path}: {refused:?}");
+    }
+}
