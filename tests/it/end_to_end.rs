@@ -32,7 +32,7 @@ async fn other_webhooks_give_what_the_page_says_too() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn and_so_do_many_more_in_a_long_run() {
-    if std::env::var_os("LEADPULSE_LONG").is_none() {
+    if std::env::var_os("LEADPULSE_TEST_LONG").is_none() {
         return;
     }
     for seed in 100..140 {

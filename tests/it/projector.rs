@@ -32,5 +32,5 @@ fn setup(environment: &[(&str, &str)]) -> Setup {
 
 /// The full length of a test is for `--long`; every run has a short one.
 fn long(full: usize, short: usize) -> usize {
-    if std::env::var_os("LEADPULSE_LONG").is_some() { full } else { short }
+    if std::env::var_os("LEADPULSE_TEST_LONG").is_some() { full } else { short }
 }
