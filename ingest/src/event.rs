@@ -17,6 +17,9 @@ use crate::{answer::Refusal, verify::Verified};
 use fields::Fields;
 pub use text::readable;
 
+/// What the envelope adds to an event, usually: its buffer does not have to grow.
+const AROUND_BYTES: usize = 320;
+
 /// A message for the stream: the envelope of one event, ready to be sent. Only a [`Verified`] body
 /// becomes one.
 #[derive(Debug)]
@@ -32,7 +35,8 @@ impl Record {
         let body = readable(verified.body())?;
         let event = text::event_of(&body)?;
         let envelope = envelop(event, verified)?;
-        let payload = serde_json::to_vec(&envelope).map_err(|_| Refusal::NotJson)?;
+        let mut payload = Vec::with_capacity(event.get().len() + AROUND_BYTES);
+        serde_json::to_writer(&mut payload, &envelope).map_err(|_| Refusal::NotJson)?;
         Ok(Self {
             subject: envelope.subject(),
             message_id: envelope.message_id(),

@@ -2,56 +2,34 @@
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::Parser;
 use ingest::{
     cli::{Cli, Command},
-    operate,
-    quarantine::SealingKey,
-    serve,
-    source::Sources,
+    operate, serve,
+    source::Secrets,
 };
-use leadpulse_service::config::{Config, process_environment};
+use leadpulse_service::config::{Config, Unusable};
 
 /// Bad configuration or usage; clap uses the same.
 const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    let config = match Config::load(&cli.config) {
-        Ok(config) => config,
-        Err(unusable) => return refuse(&unusable),
-    };
-    let sources = match Sources::resolve(&config, &process_environment) {
-        Ok(sources) => sources,
-        Err(unusable) => return refuse(&unusable),
-    };
-    let key = config.ingest.quarantine_key.as_ref();
-    let key = match SealingKey::resolve(key, &process_environment) {
-        Ok(key) => key,
-        Err(unusable) => return refuse(&unusable),
-    };
-    let done = match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(cli.config, config, sources, key),
-        Command::CheckConfig => check_config(&sources),
-        Command::Streams { action } => operate::streams(&config, &action),
-        Command::Quarantine { action } => operate::quarantine(&config, &sources, key, action),
-    };
-    match done {
+    match run(Cli::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::FAILURE
+            if error.is::<Unusable>() { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
         }
     }
 }
 
-fn refuse(unusable: &dyn std::error::Error) -> ExitCode {
-    eprintln!("error: {unusable}");
-    ExitCode::from(UNUSABLE)
-}
-
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
-fn check_config(sources: &Sources) -> anyhow::Result<()> {
-    println!("ok: {} sources, all secrets found", sources.len());
-    Ok(())
+fn run(cli: Cli) -> Result<()> {
+    let config = Config::load(&cli.config)?;
+    match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => serve::run(cli.config, Secrets::resolve(&config)?, config),
+        Command::CheckConfig => operate::check_config(&Secrets::resolve(&config)?),
+        Command::Streams { action } => operate::streams(&config, &action),
+        Command::Quarantine { action } => operate::quarantine(&config, action),
+    }
 }

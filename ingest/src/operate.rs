@@ -9,12 +9,20 @@ use tokio::time::timeout;
 use crate::{
     cli::{Quarantine, Streams},
     publish::Publisher,
-    quarantine::{SealingKey, release, show},
-    source::Sources,
+    quarantine::{release, show},
+    source::Secrets,
     stream::{Broker, plan},
 };
 
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+pub fn check_config(secrets: &Secrets) -> Result<()> {
+    let sources = secrets.sources.len();
+    let key = if secrets.quarantine_key.is_some() { "with" } else { "without" };
+    println!("ok: {sources} sources, all secrets found, {key} a key for the quarantine");
+    Ok(())
+}
 
 pub fn streams(config: &Config, action: &Streams) -> Result<()> {
     let (apply, yes) = match action {
@@ -24,12 +32,7 @@ pub fn streams(config: &Config, action: &Streams) -> Result<()> {
     run(plan::run(&config.nats, apply, yes))
 }
 
-pub fn quarantine(
-    config: &Config,
-    sources: &Sources,
-    key: Option<SealingKey>,
-    action: Quarantine,
-) -> Result<()> {
+pub fn quarantine(config: &Config, action: Quarantine) -> Result<()> {
     run(async {
         // What the service requires of the broker is its own business; these commands only need one.
         let nats = config::Nats { require: Vec::new(), ..config.nats.clone() };
@@ -44,7 +47,9 @@ pub fn quarantine(
             }
             Quarantine::Show { entry } => show::show(publisher.jetstream(), entry).await,
             Quarantine::Release { filter, dry_run } => {
-                release::run(&publisher, sources, key.as_ref(), &filter, dry_run).await
+                let Secrets { sources, quarantine_key } = Secrets::resolve(config)?;
+                let key = quarantine_key.as_ref();
+                release::run(&publisher, &sources, key, &filter, dry_run).await
             }
         }
     })

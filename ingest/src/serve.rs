@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     http::{self, Door},
     publish::Publisher,
-    quarantine::{Quarantine, SealingKey},
-    source::{Sources, reload},
+    quarantine::Quarantine,
+    source::{Secrets, reload},
     stream::Broker,
 };
 
@@ -24,7 +24,7 @@ use crate::{
 const HEADER_BYTES: usize = 32 * 1024;
 
 /// Serves until a signal says stop; `path` is read again when it changes.
-pub fn run(path: PathBuf, config: Config, sources: Sources, key: Option<SealingKey>) -> Result<()> {
+pub fn run(path: PathBuf, secrets: Secrets, config: Config) -> Result<()> {
     telemetry::init(&config.log)?;
     let metrics = telemetry::metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -36,11 +36,11 @@ pub fn run(path: PathBuf, config: Config, sources: Sources, key: Option<SealingK
         let stop = shutdown::on_signals().context("signals can't be watched")?;
         let health = Health::new("ingest", metrics);
         let broker = Broker::connect(&config.nats).await?;
-        let (fresh, sources) = watch::channel(Arc::new(sources));
+        let (fresh, sources) = watch::channel(Arc::new(secrets.sources));
         let door = Door {
             sources,
             publisher: Publisher::new(broker.clone(), &config.ingest),
-            quarantine: Quarantine::new(broker.clone(), key),
+            quarantine: Quarantine::new(broker.clone(), secrets.quarantine_key),
             read_within: config.ingest.read_within,
         };
         let limits = Limits {

@@ -5,9 +5,9 @@ pub mod reload;
 
 use std::{collections::HashMap, sync::Arc, time::Instant};
 
-use leadpulse_service::config::{Config, Environment, Unusable};
+use leadpulse_service::config::{Config, Environment, Unusable, process_environment};
 
-use crate::verify::Verifier;
+use crate::{quarantine::SealingKey, verify::Verifier};
 use rate::Rate;
 
 /// One source of webhooks, of one org.
@@ -51,6 +51,28 @@ impl Source {
 pub struct Sources {
     by_key: HashMap<String, Arc<Source>>,
     stranger: Arc<Source>,
+}
+
+/// Everything that the configuration keeps elsewhere, found.
+pub struct Secrets {
+    pub sources: Sources,
+    pub quarantine_key: Option<SealingKey>,
+}
+
+impl Secrets {
+    /// Finds them in this process's environment and in files; all that is missing is reported together.
+    pub fn resolve(config: &Config) -> Result<Self, Unusable> {
+        let environment = &process_environment;
+        let sources = Sources::resolve(config, environment);
+        let key = SealingKey::resolve(config.ingest.quarantine_key.as_ref(), environment);
+        match (sources, key) {
+            (Ok(sources), Ok(quarantine_key)) => Ok(Self { sources, quarantine_key }),
+            (sources, key) => {
+                let problems = [sources.err(), key.err()].into_iter().flatten();
+                Err(Unusable(problems.flat_map(|unusable| unusable.0).collect()))
+            }
+        }
+    }
 }
 
 impl Sources {

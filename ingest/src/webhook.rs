@@ -27,6 +27,8 @@ use crate::{
 };
 
 mod challenge;
+#[cfg(test)]
+mod cost;
 
 use challenge::Challenge;
 

@@ -8,6 +8,7 @@
     reason = "figures for people"
 )]
 
+mod ingest;
 mod projector;
 mod report;
 mod stage;
@@ -23,6 +24,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// ingest beside a bare HTTP server and a bare publish
+    Ingest(ingest::Options),
     /// The projector beside the stream's read and Postgres' upserts
     Projector(projector::Options),
 }
@@ -30,6 +33,7 @@ enum What {
 #[tokio::main]
 async fn main() {
     match Arguments::parse().what {
+        What::Ingest(options) => ingest::run(&options).await,
         What::Projector(options) => projector::run(&options).await,
     }
 }

@@ -9,8 +9,8 @@ mod request;
 use serde_json::Value;
 use tests::door::{Door, DoorSetup, Message};
 
-pub(super) use request::by_token;
 use request::{Case, Kept};
+pub(super) use request::{authorized, by_token, signed};
 
 /// Short, so that a trickle is cut off within the test.
 const QUICK: &str = "read_within_ms = 600";

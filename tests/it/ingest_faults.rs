@@ -1,6 +1,6 @@
 //! Whatever breaks under a steady load, every 200 that a client saw is in the stream exactly once.
 //!
-//! Shortened by default; in full length with `LEADPULSE_LONG=1`.
+//! Shortened by default; in full length with `LEADPULSE_TEST_LONG=1`.
 
 use std::{
     net::TcpStream,
@@ -19,7 +19,7 @@ const CLIENTS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(4);
 
 fn is_long() -> bool {
-    std::env::var("LEADPULSE_LONG").is_ok_and(|long| long == "1")
+    std::env::var("LEADPULSE_TEST_LONG").is_ok_and(|long| long == "1")
 }
 
 /// How often a fault is repeated, and how much load lies between.

@@ -137,6 +137,25 @@ fn what_is_no_event_is_refused() {
     assert_eq!(refusal(&deep), Refusal::TooDeep);
 }
 
+/// The fuzzer's seeds, and whatever it has found: a record or a refusal, never a panic.
+#[test]
+fn the_corpus_of_the_fuzzer_is_read_or_refused() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus/event");
+    let (mut read, mut refused) = (0, 0);
+    for file in std::fs::read_dir(folder).unwrap() {
+        let body = std::fs::read(file.unwrap().path()).unwrap();
+        match Record::of(&verified(&body)) {
+            Ok(record) => {
+                let envelope: Envelope = serde_json::from_slice(record.payload()).unwrap();
+                assert_eq!(envelope.event_id, record.message_id()["demo:".len()..]);
+                read += 1;
+            }
+            Err(_) => refused += 1,
+        }
+    }
+    assert!(read >= 15 && refused >= 4, "{read} read, {refused} refused");
+}
+
 fn any_event() -> impl Strategy<Value = Value> {
     let id = prop_oneof![
         any::<i64>().prop_map(Value::from),

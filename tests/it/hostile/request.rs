@@ -114,12 +114,12 @@ pub(super) fn mac(key: &[u8], text: &[u8]) -> Vec<u8> {
 }
 
 /// A webhook of the source `demo-crm` with this header.
-pub(super) fn authorized(header: &str, body: &[u8]) -> Vec<u8> {
+pub(crate) fn authorized(header: &str, body: &[u8]) -> Vec<u8> {
     post("/webhooks/monday/demo-crm", &[("authorization", header)], body)
 }
 
 /// A webhook as monday.com signs it.
-pub(super) fn signed(body: &[u8]) -> Vec<u8> {
+pub(crate) fn signed(body: &[u8]) -> Vec<u8> {
     authorized(&jwt(), body)
 }
 

@@ -1,0 +1,199 @@
+//! `ingest` beside what it is made of: a bare HTTP server that reads a body, and a bare publish that waits
+//! for its acknowledgement. What takes both one after the other can have `1 / (1/a + 1/b)` of them at best.
+
+mod bare;
+mod client;
+mod publish;
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use clap::Args;
+use tests::harness::{Claims, sign_jwt};
+use xtask::servers::{Binaries, Choice, Nats, NatsOptions, Scratch, Server, free_port};
+
+use crate::report::{per_second, table};
+use client::Load;
+
+/// The length of a webhook's body.
+const BODY_BYTES: usize = 1024;
+const SECRET: &str = "bench-secret";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Seconds of each measurement.
+    #[arg(long, default_value_t = 5)]
+    seconds: u64,
+    /// Only the table with `sync_interval: always`.
+    #[arg(long)]
+    sync_always: bool,
+    /// Only the table with the settings of `cargo xtask up`.
+    #[arg(long, conflicts_with = "sync_always")]
+    sync_interval: bool,
+    /// Be the bare server on this port.
+    #[arg(long, hide = true)]
+    bare: Option<u16>,
+}
+
+pub(crate) async fn run(options: &Options) {
+    if let Some(port) = options.bare {
+        return bare::serve(port).await;
+    }
+    let span = Duration::from_secs(options.seconds);
+    if !options.sync_always {
+        println!("\nnats-server with `sync_interval: 5s`, one copy on disk");
+        measure(span, "5s").await;
+    }
+    if !options.sync_interval {
+        println!("\nnats-server with `sync_interval: always`, one copy on disk");
+        measure(span, "always").await;
+    }
+}
+
+async fn measure(span: Duration, sync: &str) {
+    let stage = Stage::start(sync).await;
+    let mut rows = Vec::new();
+    for connections in [64, 256] {
+        let load = |port| Load { port, connections, span, rate: None };
+        let bare = Running::bare();
+        load(bare.port).warm_up().await;
+        let a = load(bare.port).run(&stage.request()).await;
+        drop(bare);
+        let b = publish::run(stage.nats.url(), connections, span).await;
+        let ingest = stage.ingest();
+        load(ingest.port).warm_up().await;
+        let c = load(ingest.port).run(&stage.request()).await;
+        let resident = ingest.resident_mib();
+        let half = Load { rate: Some(c.rate / 2.0), ..load(ingest.port) };
+        let calm = half.run(&stage.request()).await;
+        let limit = 1.0 / (1.0 / a.rate + 1.0 / b);
+        rows.push(vec![
+            connections.to_string(),
+            per_second(a.rate),
+            per_second(b),
+            per_second(limit),
+            per_second(c.rate),
+            format!("{:.2}", c.rate / limit),
+            format!("{:.1} / {:.1} ms", c.median_ms, c.p99_ms),
+            format!("{:.1} / {:.1} ms", calm.median_ms, calm.p99_ms),
+            format!("{resident:.0} MiB"),
+        ]);
+    }
+    table(
+        &[
+            "connections",
+            "(a) bare axum",
+            "(b) publish, ack awaited",
+            "composed limit",
+            "(c) ingest",
+            "share",
+            "p50 / p99 at full rate",
+            "p50 / p99 at half",
+            "resident",
+        ],
+        &rows,
+    );
+}
+
+/// The servers of one table.
+struct Stage {
+    nats: Server,
+    scratch: Scratch,
+    token: String,
+}
+
+impl Stage {
+    async fn start(sync: &str) -> Self {
+        let choice = Choice::from_environment().unwrap();
+        let servers = Binaries::get(choice, false, &mut |line| eprintln!("{line}")).unwrap();
+        let scratch = Scratch::new("bench").unwrap();
+        let dev = fs::read_to_string(xtask::root().join("nats/server/dev.conf")).unwrap();
+        let conf = scratch.path().join("nats.conf");
+        fs::write(&conf, dev.replace(r#"sync_interval: "5s""#, &format!("sync_interval: {sync}")))
+            .unwrap();
+        let options = NatsOptions { conf, ..NatsOptions::default() };
+        let nats = Nats::start(&servers, &scratch.path().join("nats"), &options).unwrap();
+        let claims = Claims::default();
+        let claims = Claims { expires_at: claims.expires_at + 86_400, ..claims };
+        Self { nats, scratch, token: sign_jwt(&claims, SECRET) }
+    }
+
+    /// The head of each request; its body is another one each time.
+    fn request(&self) -> String {
+        format!(
+            "POST /webhooks/monday/bench HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n\
+             authorization: {}\r\ncontent-length: {BODY_BYTES}\r\n\r\n",
+            self.token
+        )
+    }
+
+    fn ingest(&self) -> Running {
+        let config = self.scratch.path().join("leadpulse.toml");
+        fs::write(&config, CONFIG).unwrap();
+        let port = free_port().unwrap();
+        let mut command = Command::new(xtask::root().join("target/release/ingest"));
+        command
+            .env("LEADPULSE_CONFIG", config)
+            .env("NATS_URL", self.nats.url())
+            .env("LEADPULSE_INGEST_LISTEN", format!("127.0.0.1:{port}"))
+            .env("LEADPULSE_LOG_LEVEL", "warn")
+            .env("BENCH_SECRET", SECRET);
+        Running::start(command, port, "/health/readiness")
+    }
+}
+
+const CONFIG: &str = r#"
+[[orgs]]
+id = "bench"
+[[orgs.sources]]
+key = "bench"
+verify = "jwt"
+rate_per_second = 1000000
+secrets = [{ label = "current", secret = "env:BENCH_SECRET" }]
+"#;
+
+/// A process that ends with its handle.
+struct Running {
+    child: Child,
+    port: u16,
+}
+
+impl Running {
+    fn bare() -> Self {
+        let port = free_port().unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["ingest", "--bare", &port.to_string()]);
+        Self::start(command, port, "/health")
+    }
+
+    fn start(mut command: Command, port: u16, path: &str) -> Self {
+        let child = command.stdout(Stdio::null()).spawn().unwrap();
+        let running = Self { child, port };
+        for _ in 0..1000 {
+            if client::status(port, path) == Some(200) {
+                return running;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        panic!("it is not ready on port {port}");
+    }
+
+    fn resident_mib(&self) -> f64 {
+        let path = Path::new("/proc").join(self.child.id().to_string()).join("status");
+        let status = fs::read_to_string(path).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
+        kib.unwrap_or(f64::NAN) / 1024.0
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}

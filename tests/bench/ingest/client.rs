@@ -1,0 +1,140 @@
+//! The one load generator: keep-alive connections over bare sockets, each with one request at a time.
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream as BlockingStream,
+    sync::atomic::{AtomicU64, Ordering},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::sleep_until,
+};
+
+use crate::report::percentile;
+
+/// No two events of one run of the benchmark are the same.
+static NEXT: AtomicU64 = AtomicU64::new(0);
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub port: u16,
+    pub connections: usize,
+    pub span: Duration,
+    /// Requests a second over all connections; as many as go, if nothing is said. At a given rate the time
+    /// of a request runs from when it was due.
+    pub rate: Option<f64>,
+}
+
+pub(super) struct Figures {
+    pub rate: f64,
+    pub median_ms: f64,
+    pub p99_ms: f64,
+}
+
+impl Load {
+    pub(super) async fn warm_up(self) {
+        let request = "GET /health HTTP/1.1\r\nhost: x\r\n\r\n";
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        for _ in 0..1000 {
+            socket.write_all(request.as_bytes()).await.unwrap();
+            assert_eq!(answer(&mut socket, &mut vec![0; 4096]).await, 200);
+        }
+    }
+
+    /// Every request must be answered with 200.
+    pub(super) async fn run(self, head: &str) -> Figures {
+        let began = tokio::time::Instant::now();
+        let mut set = JoinSet::new();
+        for connection in 0..self.connections {
+            let head = head.to_owned();
+            set.spawn(async move { self.connection(connection, &head, began).await });
+        }
+        let mut times: Vec<Duration> = set.join_all().await.concat();
+        let took = began.elapsed();
+        Figures {
+            rate: times.len() as f64 / took.as_secs_f64(),
+            median_ms: percentile(&mut times, 0.5).as_secs_f64() * 1e3,
+            p99_ms: percentile(&mut times, 0.99).as_secs_f64() * 1e3,
+        }
+    }
+
+    async fn connection(
+        self,
+        connection: usize,
+        head: &str,
+        began: tokio::time::Instant,
+    ) -> Vec<Duration> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        let every = self.rate.map(|rate| Duration::from_secs_f64(self.connections as f64 / rate));
+        let mut due =
+            began + every.unwrap_or_default().mul_f64(connection as f64 / self.connections as f64);
+        let (mut times, mut buffer) = (Vec::new(), vec![0; 4096]);
+        while began.elapsed() < self.span {
+            let from = match every {
+                Some(every) => {
+                    sleep_until(due).await;
+                    let from = due;
+                    due += every;
+                    from
+                }
+                None => tokio::time::Instant::now(),
+            };
+            let mut request = head.to_owned();
+            request.push_str(&body());
+            socket.write_all(request.as_bytes()).await.unwrap();
+            let status = answer(&mut socket, &mut buffer).await;
+            assert_eq!(status, 200, "a webhook was not taken in");
+            times.push(from.elapsed());
+        }
+        times
+    }
+}
+
+/// An event of 1 KB that there was not before.
+fn body() -> String {
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let head = format!(
+        r#"{{"event":{{"app":"monday","type":"update_name","triggerTime":"2026-03-02T10:10:40.628Z","subscriptionId":503,"isRetry":false,"userId":7001,"boardId":9001,"pulseId":{},"triggerUuid":"{n:032x}","value":{{"name":""#,
+        n % 5000
+    );
+    let tail = r#""}}}"#;
+    let padding = super::BODY_BYTES - head.len() - tail.len();
+    format!("{head}{}{tail}", "x".repeat(padding))
+}
+
+/// Reads one whole answer; gives its status.
+async fn answer(socket: &mut TcpStream, buffer: &mut [u8]) -> u16 {
+    let mut read = 0;
+    loop {
+        let more = socket.read(&mut buffer[read..]).await.unwrap();
+        assert!(more > 0, "the connection was closed");
+        read += more;
+        if let Some(status) = whole(&buffer[..read]) {
+            return status;
+        }
+    }
+}
+
+fn whole(bytes: &[u8]) -> Option<u16> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "))?;
+    (body.len() >= length.parse().ok()?).then(|| head.split(' ').nth(1)?.parse().ok())?
+}
+
+/// One request, for those who wait for a server.
+pub(super) fn status(port: u16, path: &str) -> Option<u16> {
+    let mut socket = BlockingStream::connect(("127.0.0.1", port)).ok()?;
+    socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    socket.write_all(request.as_bytes()).ok()?;
+    let began = Instant::now();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).ok()?;
+    (began.elapsed() < Duration::from_secs(1)).then(|| text.split(' ').nth(1)?.parse().ok())?
+}

@@ -1,0 +1,114 @@
+//! What an operator does with `ingest`: mend a secret, let the refused in, see what is promised.
+
+use std::fs;
+
+use tests::{
+    door::{Door, DoorSetup},
+    harness::{PATIENCE, wait_until},
+};
+
+use super::hostile::{by_token, signed};
+
+fn said(output: &std::process::Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
+}
+
+/// Changes the configuration while ingest runs.
+fn edit(door: &Door, from: &str, to: &str) {
+    let path = door.folder().join("leadpulse.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(from), "{text}");
+    fs::write(path, text.replace(from, to)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_loses_nothing_it_is_mended_without_a_restart_and_the_refused_are_released()
+{
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let right = r#"secret = "env:TEST_SIGNING_SECRET""#;
+    let wrong = r#"secret = "env:TEST_MAC_SECRET""#;
+    let read_again = || door.metric("ingest_reloads_total", &[("outcome", "done")]);
+
+    edit(&door, right, wrong);
+    wait_until("the wrong secret is read", PATIENCE, async || read_again() >= 1.0).await;
+    let (one, two) = (br#"{"event":{"type":"x","n":1}}"#, br#"{"event":{"type":"x","n":2}}"#);
+    assert_eq!(door.send(&[&signed(one)]).status, 401);
+    assert_eq!(door.send(&[&signed(two)]).status, 401);
+    assert_eq!(door.send(&[&by_token(one)]).status, 200, "other sources go on");
+
+    edit(&door, wrong, right);
+    wait_until("the right secret is read", PATIENCE, async || read_again() >= 2.0).await;
+    assert_eq!(door.send(&[&signed(two)]).status, 200);
+
+    let plan = said(&door.run(&["quarantine", "release", "--dry-run", "--since", "1h"]));
+    assert!(plan.contains("2 would be released"), "{plan}");
+    assert_eq!(door.messages("LEADPULSE_EVENTS").await.len(), 2, "a dry run changed the stream");
+    let done = said(&door.run(&["quarantine", "release", "--reason", "auth_signature"]));
+    assert!(done.contains("0 released, 2 known already"), "{done}");
+    assert!(door.messages("LEADPULSE_QUARANTINE").await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_still_wrong_stays_in_the_quarantine() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let event = br#"{"event":{"type":"x"}}"#;
+    let forged = super::hostile::authorized("forged", event);
+    assert_eq!(door.send(&[&forged]).status, 401);
+    assert_eq!(door.send(&[&signed(b"{}")]).status, 400);
+    let done = said(&door.run(&["quarantine", "release"]));
+    assert!(done.contains("0 released, 0 known already, 2 still refused"), "{done}");
+    assert_eq!(door.messages("LEADPULSE_QUARANTINE").await.len(), 2);
+    let listed = said(&door.run(&["quarantine", "list", "--source", "demo-crm"]));
+    assert!(listed.contains("auth_malformed") && listed.contains("2 entries"), "{listed}");
+    let none = said(&door.run(&["quarantine", "list", "--source", "by-token"]));
+    assert!(none.contains("0 entries"), "{none}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_file_changes_nothing_and_is_reported() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    edit(&door, "[[orgs]]", "[[orgs]");
+    wait_until("the broken file is seen", PATIENCE, async || {
+        door.metric("ingest_reloads_total", &[("outcome", "refused")]) >= 1.0
+    })
+    .await;
+    assert_eq!(door.send(&[&signed(br#"{"event":{"type":"x"}}"#)]).status, 200);
+    assert!(door.ingest.log_text().contains("the old sources and secrets stay"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_that_differ_are_shown_and_changed_only_when_asked_twice() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let plan = said(&door.run(&["streams", "plan"]));
+    assert!(plan.contains("LEADPULSE_EVENTS: as defined"), "{plan}");
+
+    let client = async_nats::connect(&door.nats_url).await.unwrap();
+    let jetstream = async_nats::jetstream::new(client);
+    let mut stream = jetstream.get_stream("LEADPULSE_EVENTS").await.unwrap();
+    let mut config = stream.info().await.unwrap().config.clone();
+    config.duplicate_window = std::time::Duration::from_secs(60);
+    jetstream.update_stream(&config).await.unwrap();
+
+    let plan = said(&door.run(&["streams", "plan"]));
+    assert!(plan.contains("`duplicate_window` is 60000000000 instead of 2700000000000"), "{plan}");
+    let refused = door.run(&["streams", "apply"]);
+    assert_eq!(refused.status.code(), Some(1));
+    let required = [("LEADPULSE_CONFIG".to_owned(), requiring(&door, "duplicates"))];
+    let environment = [door.environment(), &required].concat();
+    let refused = tests::harness::run("ingest", &[], &environment).unwrap();
+    assert_eq!(refused.status.code(), Some(1), "it started against a required promise");
+    assert!(said(&refused).contains("`nats.require`"), "{}", said(&refused));
+
+    assert_eq!(door.run(&["streams", "apply", "--yes"]).status.code(), Some(0));
+    let plan = said(&door.run(&["streams", "plan"]));
+    assert!(plan.contains("LEADPULSE_EVENTS: as defined"), "{plan}");
+}
+
+/// The door's configuration with a required promise, in a file of its own.
+fn requiring(door: &Door, promise: &str) -> String {
+    let text = fs::read_to_string(door.folder().join("leadpulse.toml")).unwrap();
+    let path = door.folder().join("requiring.toml");
+    fs::write(&path, text.replace("[nats]", &format!("[nats]\nrequire = [\"{promise}\"]")))
+        .unwrap();
+    path.display().to_string()
+}
