@@ -73,6 +73,11 @@ impl Postgres {
         let port = options.port.map_or_else(port::free, Ok)?;
         let url = format!("postgres://{NAME}:{password}@127.0.0.1:{port}/{NAME}");
         let moved = (instance.base != dir).then(|| instance.base.clone());
+        if let Some(base) = &moved {
+            let why = "Postgres does not run as root, and its user can't reach this folder";
+            let text = format!("The data lie in {}: {why}.\n", base.display());
+            fs::write(dir.join("README"), text).ok();
+        }
         let conf = options.conf.clone();
         let launch = Launch {
             kind: Kind::Postgres,
