@@ -86,7 +86,14 @@ async fn another_process_finds_the_answer_in_redis_and_rubbish_there_is_nothing(
         .await;
         other.get(path, &authorization).await.unwrap()
     };
-    let second = read_in_another("second").await;
+    // On a busy machine Redis may be late for its bound, and then the answer comes from Postgres.
+    let mut second = read_in_another("second").await;
+    for again in ["third", "fourth", "fifth"] {
+        if status(&second).starts_with("redis; hit") {
+            break;
+        }
+        second = read_in_another(again).await;
+    }
     assert!(status(&second).starts_with("redis; hit"), "{second:?}");
     assert_eq!((&second.body, second.header("etag")), (&first.body, first.header("etag")));
     assert_eq!(second.header("leadpulse-as-of"), first.header("leadpulse-as-of"));
