@@ -81,15 +81,12 @@ impl Publisher {
         record: &Record,
         trace: &TraceContext,
     ) -> Result<Stored, Refusal> {
-        let mut headers = HeaderMap::new();
-        headers.insert(MESSAGE_ID, record.message_id());
-        headers.insert(TRACEPARENT, trace.to_string());
         // Nothing is handed to a client without a connection: it would keep it and send it hours later.
         if timeout_at(deadline, self.broker.connected()).await.is_err() {
             return Err(Refusal::NotStored("broker_away"));
         }
         let mut attempts = FuturesUnordered::new();
-        attempts.push(self.attempt(record, headers.clone()));
+        attempts.push(self.attempt(record, trace));
         let mut resend_at = Instant::now() + RESEND_AFTER;
         let mut reason = "broker_slow";
         loop {
@@ -110,7 +107,7 @@ impl Publisher {
                     resend_at += RESEND_AFTER;
                     if self.broker.takes_events() {
                         counter!("ingest_publish_resends_total").increment(1);
-                        attempts.push(self.attempt(record, headers.clone()));
+                        attempts.push(self.attempt(record, trace));
                     } else {
                         reason = "broker_away";
                         resend_at = Instant::now() + PAUSE;
@@ -120,7 +117,10 @@ impl Publisher {
         }
     }
 
-    async fn attempt(&self, record: &Record, headers: HeaderMap) -> Attempt {
+    async fn attempt(&self, record: &Record, trace: &TraceContext) -> Attempt {
+        let mut headers = HeaderMap::new();
+        headers.insert(MESSAGE_ID, record.message_id());
+        headers.insert(TRACEPARENT, trace.to_string());
         let (subject, payload) = (record.subject().to_owned(), record.payload().clone());
         let jetstream = self.broker.jetstream();
         let sent = jetstream.publish_with_headers(subject, headers, payload).await;

@@ -133,26 +133,41 @@ fn account(webhook: &Webhook, began: Instant, outcome: &Result<Done, Refusal>) {
         Err(refusal) => ("refused", refusal.reason()),
     };
     let elapsed = began.elapsed();
-    let labels = [
-        ("source", source.to_owned()),
-        ("outcome", outcome_label.to_owned()),
-        ("reason", reason.to_owned()),
-    ];
-    counter!("ingest_webhooks_total", &labels).increment(1);
+    counter!(
+        "ingest_webhooks_total",
+        "source" => source.to_owned(), "outcome" => outcome_label, "reason" => reason
+    )
+    .increment(1);
     histogram!("ingest_webhook_duration_seconds", "outcome" => outcome_label).record(elapsed);
     let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
-    let trace_id = webhook.trace.trace_id_hex();
+    let trace_id = || webhook.trace.trace_id_hex();
     match outcome {
-        Ok(Done::Challenge(_)) => info!(source, trace_id, "challenge answered"),
+        Ok(Done::Challenge(_)) => info!(source, trace_id = trace_id(), "challenge answered"),
         Ok(Done::Stored(stored, kind)) => {
             counter!("ingest_events_total", "kind" => kind.token().to_owned()).increment(1);
             let (seq, duplicate, kind) = (stored.seq, stored.duplicate, kind.token());
-            debug!(source, kind, seq, duplicate, duration_us, trace_id, "event stored");
+            debug!(
+                source,
+                kind,
+                seq,
+                duplicate,
+                duration_us,
+                trace_id = trace_id(),
+                "event stored"
+            );
         }
         Err(refusal) if refusal.status().is_server_error() => {
-            warn!(source, reason, duration_us, trace_id, "webhook not stored: {reason}");
+            warn!(
+                source,
+                reason,
+                duration_us,
+                trace_id = trace_id(),
+                "webhook not stored: {reason}"
+            );
         }
-        Err(_) => info!(source, reason, duration_us, trace_id, "webhook refused: {reason}"),
+        Err(_) => {
+            info!(source, reason, duration_us, trace_id = trace_id(), "webhook refused: {reason}")
+        }
     }
 }
 

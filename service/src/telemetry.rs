@@ -1,11 +1,15 @@
 //! Logs and metrics. Never logged: the `Authorization` header and what is in it, tokens, secrets,
 //! URLs with passwords, names and e-mails of leads and users, bodies of webhooks.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::{Log, LogFormat};
+
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// From 100 µs to 10 s: a cache hit and a catch-up commit fit in one picture.
 const SECONDS: &[f64] = &[
@@ -34,5 +38,13 @@ pub fn metrics() -> Result<PrometheusHandle> {
         .set_buckets_for_metric(Matcher::Suffix("_seconds".into()), SECONDS)?
         .set_buckets_for_metric(Matcher::Suffix("_size".into()), COUNTS)?
         .install_recorder()?;
+    let drained = handle.clone();
+    // Samples of histograms pile up until somebody drains them, and nobody may be scraping.
+    std::thread::Builder::new().name("metrics".into()).spawn(move || {
+        loop {
+            std::thread::sleep(UPKEEP_EVERY);
+            drained.run_upkeep();
+        }
+    })?;
     Ok(handle)
 }

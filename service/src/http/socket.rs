@@ -53,9 +53,9 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.stream.poll_read_ready(cx))?;
-            match self.stream.try_read(buf.initialize_unfilled()) {
+            // Into memory as it is: to clear the whole buffer before each read costs more than the read.
+            match self.stream.try_read_buf(buf) {
                 Ok(read) => {
-                    buf.advance(read);
                     if read > 0 {
                         self.head_begun.store(true, Ordering::Relaxed);
                     }
