@@ -8,6 +8,7 @@ mod shared;
 use std::{sync::Arc, time::Duration};
 
 use axum::http::HeaderValue;
+use chrono::TimeDelta;
 use tokio::sync::Mutex;
 
 pub(crate) use entry::Entry;
@@ -17,6 +18,8 @@ use crate::db;
 
 /// Bytes of the first level.
 const BYTES: u64 = 64 * 1024 * 1024;
+/// How long an old answer serves while it is made anew: with the second that it is fresh, two.
+const GRACE: TimeDelta = TimeDelta::milliseconds(900);
 /// Questions whose answers are being made at the same time; beyond them a second one may be made.
 const FLIGHTS: u64 = 100_000;
 
@@ -31,6 +34,8 @@ pub(crate) struct Cache {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Origin {
     Near,
+    /// From memory, and being made anew.
+    Stale,
     Far,
     Database,
     /// The versions are not known, so nothing may be cached.
@@ -41,6 +46,7 @@ impl Origin {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Near => "memory",
+            Self::Stale => "stale",
             Self::Far => "redis",
             Self::Database => "database",
             Self::Uncached => "bypass",
@@ -50,6 +56,7 @@ impl Origin {
     pub(crate) fn status(self) -> HeaderValue {
         HeaderValue::from_static(match self {
             Self::Near => "memory; hit",
+            Self::Stale => "memory; hit; detail=stale-while-revalidate",
             Self::Far => "redis; hit, memory; fwd=miss; stored",
             Self::Database => "redis; fwd=miss; stored, memory; fwd=miss; stored",
             Self::Uncached => "memory; fwd=bypass",
@@ -80,9 +87,13 @@ impl Cache {
         self.ttl.mul_f64(rand::random_range(0.9..1.1))
     }
 
-    /// The answer from memory, if it is fresh and has what was asked for.
-    pub(crate) async fn near(&self, key: &str, min_seq: i64) -> Option<Arc<Entry>> {
-        self.near.get(key).await.filter(|entry| entry.serves(min_seq, db::now()))
+    /// The answer from memory, if it has what was asked for, and whether it is fresh. One that has just
+    /// got old still serves, while it is made anew.
+    pub(crate) async fn near(&self, key: &str, min_seq: i64) -> Option<(Arc<Entry>, bool)> {
+        let entry = self.near.get(key).await?;
+        let now = db::now();
+        let fresh = entry.serves(min_seq, now);
+        (fresh || entry.serves(min_seq, now - GRACE)).then_some((entry, fresh))
     }
 
     pub(crate) async fn far(&self, key: &str, min_seq: i64) -> Option<Arc<Entry>> {

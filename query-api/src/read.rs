@@ -11,12 +11,12 @@ use bytes::Bytes;
 use chrono::TimeDelta;
 use leadpulse_service::config::Org;
 use serde::Serialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use crate::{
     auth::{Caller, Scope},
     cache::{Entry, Origin},
-    db::Snapshot,
+    db::{self, Snapshot},
     limits::Left,
     params::Params,
     problem::Problem,
@@ -28,6 +28,8 @@ use crate::{
 pub(crate) const BEHIND: Duration = Duration::from_secs(2);
 /// And this long for figures that the clock has just overtaken: the projector is computing them.
 const OVERTAKEN: Duration = Duration::from_secs(1);
+/// And this long for its turn to ask Postgres: what waits longer is refused, so that the rest is quick.
+const QUEUE: Duration = Duration::from_secs(1);
 /// What moves with the clock is fresh for this long.
 const MOMENT: Duration = Duration::from_secs(1);
 
@@ -153,7 +155,7 @@ pub(crate) async fn read<R: Read>(
     uri: Uri,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let question = Question::<R>::of(&app, &path, &uri, &headers).await?;
+    let question = Arc::new(Question::<R>::of(&app, &path, &uri, &headers).await?);
     let started = Instant::now();
     let (entry, origin) = find(&app, &question).await?;
     metrics::counter!("query_api_reads_total", "family" => R::FAMILY, "from" => origin.as_str())
@@ -163,32 +165,65 @@ pub(crate) async fn read<R: Read>(
     Ok(response)
 }
 
-async fn find<R: Read>(app: &App, question: &Question<R>) -> Result<(Arc<Entry>, Origin), Problem> {
+async fn find<R: Read>(
+    app: &Arc<App>,
+    question: &Arc<Question<R>>,
+) -> Result<(Arc<Entry>, Origin), Problem> {
     let Some(version) = app.versions.of(&question.caller.org.id) else {
         return Ok((make(app, question).await?, Origin::Uncached));
     };
     let key = question.key(version);
-    if let Some(entry) = app.cache.near(&key, question.min_seq).await {
-        return Ok((entry, Origin::Near));
+    match app.cache.near(&key, question.min_seq).await {
+        Some((entry, true)) => return Ok((entry, Origin::Near)),
+        Some((entry, false)) => {
+            renew(app, question, key).await;
+            return Ok((entry, Origin::Stale));
+        }
+        None => {}
     }
     // Before the turn: who asks for the future must not keep those waiting who do not.
     app.applied.wait(&app.pool, question.min_seq, Instant::now() + BEHIND).await?;
     let flight = app.cache.flight(&key).await;
     let _turn = flight.lock().await;
-    if let Some(entry) = app.cache.near(&key, question.min_seq).await {
+    if let Some((entry, true)) = app.cache.near(&key, question.min_seq).await {
         return Ok((entry, Origin::Near));
     }
-    if let Some(entry) = app.cache.far(&key, question.min_seq).await {
+    fetch(app, question, &key).await
+}
+
+/// From Redis or Postgres, by whoever has the turn.
+async fn fetch<R: Read>(
+    app: &App,
+    question: &Question<R>,
+    key: &str,
+) -> Result<(Arc<Entry>, Origin), Problem> {
+    if let Some(entry) = app.cache.far(key, question.min_seq).await {
         return Ok((entry, Origin::Far));
     }
     let entry = make(app, question).await?;
-    app.cache.store(&key, &entry).await;
+    app.cache.store(key, &entry).await;
     Ok((entry, Origin::Database))
+}
+
+/// Makes an answer anew that has just got old, once, while it is still served.
+async fn renew<R: Read>(app: &Arc<App>, question: &Arc<Question<R>>, key: String) {
+    let Ok(turn) = app.cache.flight(&key).await.try_lock_owned() else { return };
+    let (app, question) = (Arc::clone(app), Arc::clone(question));
+    tokio::spawn(async move {
+        let _turn = turn;
+        if let Err(problem) = fetch(&app, &question, &key).await {
+            tracing::debug!(%problem, "an answer was not renewed");
+        }
+    });
 }
 
 /// The answer from Postgres, no older than asked for.
 async fn make<R: Read>(app: &App, question: &Question<R>) -> Result<Arc<Entry>, Problem> {
     let started = Instant::now();
+    let Ok(Ok(_permit)) = timeout(QUEUE, app.loads.acquire()).await else {
+        metrics::counter!("query_api_shed_total").increment(1);
+        return Err(Problem::Unavailable);
+    };
     loop {
         let deadline = started + BEHIND;
         app.applied.wait(&app.pool, question.min_seq, deadline).await?;
@@ -216,7 +251,7 @@ async fn make<R: Read>(app: &App, question: &Question<R>) -> Result<Arc<Entry>, 
                     Lives::WithData => app.cache.ttl(),
                     Lives::WithClock => MOMENT,
                 };
-                let fresh_until = at + TimeDelta::from_std(lives).unwrap_or_default();
+                let fresh_until = db::now() + TimeDelta::from_std(lives).unwrap_or_default();
                 let org = &question.caller.org.id;
                 return Ok(Arc::new(Entry::new(org, loaded.body, seq, at, fresh_until)));
             }

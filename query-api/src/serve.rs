@@ -10,7 +10,10 @@ use leadpulse_service::{
 };
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -42,11 +45,14 @@ pub async fn run(config: Config) -> Result<()> {
         Shared::off()
     };
     let stop = shutdown::on_signals()?;
+    let connections = usize::try_from(config.postgres.max_connections).unwrap_or(10);
     let head = Head::connect(config.nats.url.expose_secret()).await;
     let app = Arc::new(App {
         hub: Hub::default(),
         head: head.context("the NATS URL can't be used")?,
         stop: stop.clone(),
+        // Some more than there are connections: one read has its statements sent while another's come back.
+        loads: Semaphore::new(connections + connections / 2),
         keys: Keys::new(pool.clone(), state::orgs(&config.orgs)),
         cache: Cache::new(config.query_api.cache_ttl, Arc::clone(&shared)),
         versions: Versions::default(),

@@ -4,6 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use leadpulse_service::config::Org;
 use sqlx::PgPool;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -23,6 +24,8 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     pub(crate) hub: Hub,
     pub(crate) head: Head,
+    /// Answers that are being made from Postgres.
+    pub(crate) loads: Semaphore,
     pub(crate) stop: CancellationToken,
 }
 

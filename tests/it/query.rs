@@ -12,3 +12,4 @@ mod lists;
 mod live;
 mod orgs;
 mod plans;
+mod races;

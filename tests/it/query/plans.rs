@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use tests::harness::{PATIENCE, wait_until};
+use tests::harness::{PATIENCE, long_run, wait_until};
 
 use super::fixture::{METRICS, Reads, USERS};
 
@@ -77,9 +77,9 @@ const INDEXED: [(&str, &str); 13] = [
     ("/v1/search?q=le", "lead_fact_name_prefix"),
 ];
 
-/// Of 10 orgs. `LEADPULSE_LONG` takes the full size.
+/// Of 10 orgs; in full size for the long run.
 fn size() -> i64 {
-    if std::env::var_os("LEADPULSE_LONG").is_some() { 2_000_000 } else { 100_000 }
+    if long_run() { 2_000_000 } else { 100_000 }
 }
 
 #[tokio::test(flavor = "multi_thread")]

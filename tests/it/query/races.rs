@@ -1,0 +1,136 @@
+//! Many at once: readers that must see what was written, and a crowd on one key.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicI64, Ordering},
+    },
+    time::Duration,
+};
+
+use tests::harness::long_run;
+
+use super::fixture::Reads;
+
+/// What the projector does, as seen from outside: rows, marks and position in one transaction; then,
+/// some time later, the marks go; then, some time later, the version.
+async fn write(reads: &Reads, seq: i64, pause: u64) {
+    let pool = &reads.ground.database.pool;
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("update lead_fact set last_seq = $1, deal_amount = $1 where org_id = 'demo' and item_id = 1")
+        .bind(seq)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    sqlx::query("insert into agent_dirty (org_id, agent_id, seq) values ('demo', 7001, $1)")
+        .bind(seq)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    sqlx::query("update checkpoint set seq = $1 where projection = 'main'")
+        .bind(seq)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    tokio::time::sleep(Duration::from_millis(pause)).await;
+    let mut tx = pool.begin().await.unwrap();
+    sqlx::query("delete from agent_dirty where seq <= $1")
+        .bind(seq)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    sqlx::query("update agent_metrics set assigned_count = $1 where agent_id = 7001")
+        .bind(seq)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    if seq % 3 == 0 {
+        reads.publish().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_reader_ever_sees_less_than_it_asked_for() {
+    let reads = Arc::new(Reads::start(true, &[]).await);
+    reads.fill(20).await;
+    reads.run(super::fixture::METRICS, 3).await;
+    let (written, stop) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicBool::new(false)));
+    let readers: Vec<_> = (0..6)
+        .map(|reader| {
+            let (reads, written, stop) =
+                (Arc::clone(&reads), Arc::clone(&written), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let mut checked = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    let asked = written.load(Ordering::SeqCst);
+                    let path = match reader % 3 {
+                        0 => "/v1/leads?lifecycle=all&limit=3",
+                        1 => "/v1/leads/9002/1?",
+                        _ => "/v1/agents/7001?",
+                    };
+                    let answer = reads.get(&format!("{path}&min_seq={asked}")).await;
+                    assert_eq!(answer.status, 200, "{answer:?}");
+                    let seq: i64 = answer.header("leadpulse-seq").unwrap().parse().unwrap();
+                    let body = answer.json();
+                    let shown = match reader % 3 {
+                        0 => body["items"][0]["last_seq"].as_i64(),
+                        1 => body["last_seq"].as_i64(),
+                        _ => body["windows"][0]["assigned_count"].as_i64(),
+                    };
+                    let shown = shown.unwrap();
+                    assert!(seq >= asked, "asked for {asked}, told {seq}");
+                    assert!(shown >= asked, "asked for {asked}, shown {shown} in {path}");
+                    assert!(shown >= seq, "told {seq}, shown {shown}");
+                    checked += 1;
+                }
+                checked
+            })
+        })
+        .collect();
+    for seq in 1..=if long_run() { 2000 } else { 150 } {
+        write(&reads, seq, u64::try_from(seq * 7 % 13).unwrap()).await;
+        written.store(seq, Ordering::SeqCst);
+    }
+    stop.store(true, Ordering::Relaxed);
+    let mut checked = 0;
+    for reader in readers {
+        checked += reader.await.unwrap();
+    }
+    assert!(checked > 100, "only {checked} reads");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_on_one_key_asks_postgres_once() {
+    let reads = Reads::start(true, &[("LEADPULSE_LOG_LEVEL", "info,sqlx=debug")]).await;
+    reads.fill(2000).await;
+    assert_eq!(reads.get("/v1/leads/9002/1").await.status, 200);
+    let crowd = (0..200).map(|_| reads.get("/v1/leads?limit=200&q=lead"));
+    let answers = futures_util::future::join_all(crowd).await;
+    assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
+    let log = reads.api.log_text();
+    let asked = log
+        .lines()
+        .filter(|line| line.contains("sqlx::query") && line.contains("search_form"))
+        .count();
+    assert_eq!(asked, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_hangs_is_told_in_time_and_the_next_read_succeeds() {
+    let reads = Reads::start(false, &[("LEADPULSE_POSTGRES_MAX_CONNECTIONS", "3")]).await;
+    reads.fill(10).await;
+    let mut lock = reads.ground.database.pool.begin().await.unwrap();
+    sqlx::query("lock table lead_fact in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let started = std::time::Instant::now();
+    let paths: Vec<String> = (0..40).map(|n| format!("/v1/leads?min_amount={n}")).collect();
+    let answers = futures_util::future::join_all(paths.iter().map(|path| reads.get(path))).await;
+    for answer in answers {
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert!(answer.header("retry-after").is_some());
+    }
+    assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
+    lock.rollback().await.unwrap();
+    assert_eq!(reads.get("/v1/leads").await.status, 200);
+}
