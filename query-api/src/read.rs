@@ -17,7 +17,6 @@ use crate::{
     auth::{Caller, Scope},
     cache::{Entry, Origin},
     db::{self, Snapshot},
-    limits::Left,
     params::Params,
     problem::Problem,
     state::App,
@@ -113,7 +112,6 @@ impl Loaded {
 struct Question<R> {
     read: R,
     caller: Caller,
-    left: Left,
     min_seq: i64,
     filters: String,
     spelling: String,
@@ -130,7 +128,6 @@ impl<R: Read> Question<R> {
         for scope in [Some(R::SCOPE), R::ALSO].into_iter().flatten() {
             caller.needs(scope)?;
         }
-        let left = app.limits.admit(&caller, R::COST)?;
         let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut params = Params::new(path, uri.query());
         let filters = params.canonical(&["min_seq", "cursor", "limit"]);
@@ -138,7 +135,7 @@ impl<R: Read> Question<R> {
         let min_seq = params.number("min_seq", 0, i64::MAX).unwrap_or(0);
         let read = R::parse(&mut params, &caller);
         params.finish()?;
-        Ok(Self { read, caller, left, min_seq, filters, spelling })
+        Ok(Self { read, caller, min_seq, filters, spelling })
     }
 
     /// The answer's name in the caches: one org, one version of its read models, one question.
@@ -161,7 +158,7 @@ pub(crate) async fn read<R: Read>(
     metrics::counter!("query_api_reads_total", "family" => R::FAMILY, "from" => origin.as_str())
         .increment(1);
     let mut response = respond(R::CONTENT_TYPE, &entry, origin, &headers, started.elapsed());
-    question.left.tell(response.headers_mut());
+    app.limits.left(&question.caller)?.tell(response.headers_mut());
     Ok(response)
 }
 
@@ -170,6 +167,7 @@ async fn find<R: Read>(
     question: &Arc<Question<R>>,
 ) -> Result<(Arc<Entry>, Origin), Problem> {
     let Some(version) = app.versions.of(&question.caller.org.id) else {
+        app.limits.admit(&question.caller, R::COST)?;
         return Ok((make(app, question).await?, Origin::Uncached));
     };
     let key = question.key(version);
@@ -181,6 +179,7 @@ async fn find<R: Read>(
         }
         None => {}
     }
+    app.limits.admit(&question.caller, R::COST)?;
     // Before the turn: who asks for the future must not keep those waiting who do not.
     app.applied.wait(&app.pool, question.min_seq, Instant::now() + BEHIND).await?;
     let flight = app.cache.flight(&key).await;

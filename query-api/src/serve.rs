@@ -58,7 +58,7 @@ pub async fn run(config: Config) -> Result<()> {
         versions: Versions::default(),
         applied: Applied::default(),
         cursors: Signer::default(),
-        limits: Limits::default(),
+        limits: Limits::new(config.query_api.rate_limit),
         pool: pool.clone(),
     });
     let postgres = health.dependency("postgres", Need::Required);

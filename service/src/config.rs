@@ -82,6 +82,9 @@ pub struct QueryApi {
     pub listen: SocketAddr,
     /// Also `CACHE_TTL_SECONDS`. How long a cached answer of the short class lives. Default: 60.
     pub cache_ttl: Duration,
+    /// Points that one API key gets back in a second; a read that is not answered from memory takes 1 to
+    /// 200 of them. Default: 20000.
+    pub rate_limit: u32,
 }
 
 /// A configuration that can't be used: everything that is wrong with it.
@@ -207,8 +210,9 @@ fn read_projector(section: Section<'_, '_>) -> Projector {
 fn read_query_api(section: Section<'_, '_>) -> QueryApi {
     let listen = listen(&section, 8082);
     let seconds = section.number("cache_ttl_seconds", Some("CACHE_TTL_SECONDS"), 60, 1..=86_400);
+    let rate_limit = bounded(section.number("rate_limit", None, 20_000, 1..=10_000_000));
     section.finish();
-    QueryApi { listen, cache_ttl: Duration::from_secs(seconds) }
+    QueryApi { listen, cache_ttl: Duration::from_secs(seconds), rate_limit }
 }
 
 fn listen(section: &Section<'_, '_>, default_port: u16) -> SocketAddr {

@@ -132,12 +132,8 @@ impl Filter {
         if let Some(to) = self.to {
             query.push(format_args!(" and {column} < ")).push_bind(to);
         }
-        if !self.agents.is_empty() {
-            query.push(" and assigned_user_id = any (").push_bind(self.agents.clone()).push(")");
-        }
-        if !self.boards.is_empty() {
-            query.push(" and board_id = any (").push_bind(self.boards.clone()).push(")");
-        }
+        push_ids(query, "assigned_user_id", &self.agents);
+        push_ids(query, "board_id", &self.boards);
         if !self.industries.is_empty() {
             let wanted: Vec<String> = self.industries.iter().map(|i| i.to_lowercase()).collect();
             query
@@ -169,6 +165,19 @@ impl Filter {
         }
         if !self.states.is_empty() {
             query.push(" and state = any (").push_bind(self.states.clone()).push(")");
+        }
+    }
+}
+
+/// One id by `=`: then an index that begins with it keeps its order, and nothing is sorted.
+fn push_ids(query: &mut QueryBuilder<Postgres>, column: &str, ids: &[i64]) {
+    match ids {
+        [] => {}
+        [id] => {
+            query.push(format_args!(" and {column} = ")).push_bind(*id);
+        }
+        _ => {
+            query.push(format_args!(" and {column} = any (")).push_bind(ids.to_vec()).push(")");
         }
     }
 }

@@ -62,3 +62,26 @@ async fn a_revoked_key_fails_within_two_seconds_and_a_rotated_one_goes_on_for_a_
     let again = reads.ground.run("query-api", &["keys", "revoke", prefix]);
     assert_eq!(again.status.code(), Some(1));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
+    let reads = Reads::start(false, &[("LEADPULSE_QUERY_API_RATE_LIMIT", "2")]).await;
+    let mut statuses = Vec::new();
+    for n in 0..14 {
+        let answer = reads.get(&format!("/v1/leads?min_amount={n}")).await;
+        if answer.status == 429 {
+            assert_eq!(answer.header("retry-after"), Some("1"));
+        } else {
+            assert!(answer.header("ratelimit").unwrap().starts_with("\"key\";r="));
+        }
+        statuses.push(answer.status);
+    }
+    assert!(statuses.starts_with(&[200; 10]) && statuses.contains(&429), "{statuses:?}");
+    assert_eq!(
+        reads.get("/v1/leads?min_amount=0").await.status,
+        200,
+        "from memory it costs nothing"
+    );
+    let other = reads.ground.create_key("demo", &[]);
+    assert_eq!(reads.get_as(&other, "/v1/leads?min_amount=99", &[]).await.status, 200);
+}
