@@ -13,7 +13,6 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{publish::Publisher, quarantine::Quarantine, source::Sources, webhook};
 
 /// What a request needs: who may send, and where it goes.
-#[derive(Clone)]
 pub struct Door {
     /// They change when the configuration is read again.
     pub sources: watch::Receiver<Arc<Sources>>,
@@ -24,10 +23,11 @@ pub struct Door {
 }
 
 pub fn router(door: Door, health: &Health) -> Router {
+    // Behind one pointer: the state is cloned for each request.
     Router::new()
         .route("/webhooks/monday/{source}", post(webhook::receive))
         .route("/webhooks/monday/{source}/{token}", post(webhook::receive))
-        .with_state(door)
+        .with_state(Arc::new(door))
         .method_not_allowed_fallback(webhook::wrong_method)
         .fallback(webhook::no_route)
         .merge(health.routes())

@@ -52,7 +52,7 @@ struct Webhook {
 }
 
 pub async fn receive(
-    State(door): State<Door>,
+    State(door): State<Arc<Door>>,
     path: Result<Path<HashMap<String, String>>, PathRejection>,
     request: Request<Body>,
 ) -> Response {

@@ -47,11 +47,16 @@ impl Load {
 
     /// Every request must be answered with 200.
     pub(super) async fn run(self, head: &str) -> Figures {
+        // All connections stand before the clock starts: what is measured is requests.
+        let mut sockets = Vec::new();
+        for _ in 0..self.connections {
+            sockets.push(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap());
+        }
         let began = tokio::time::Instant::now();
         let mut set = JoinSet::new();
-        for connection in 0..self.connections {
+        for (connection, socket) in sockets.into_iter().enumerate() {
             let head = head.to_owned();
-            set.spawn(async move { self.connection(connection, &head, began).await });
+            set.spawn(async move { self.connection(socket, connection, &head, began).await });
         }
         let mut times: Vec<Duration> = set.join_all().await.concat();
         let took = began.elapsed();
@@ -64,11 +69,11 @@ impl Load {
 
     async fn connection(
         self,
+        mut socket: TcpStream,
         connection: usize,
         head: &str,
         began: tokio::time::Instant,
     ) -> Vec<Duration> {
-        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await.unwrap();
         socket.set_nodelay(true).unwrap();
         let every = self.rate.map(|rate| Duration::from_secs_f64(self.connections as f64 / rate));
         let mut due =
