@@ -119,7 +119,7 @@ fn parameter(name: &str, place: &str, endpoint: &Endpoint) -> Value {
     if name == "limit" {
         schema = json!({ "type": "integer", "minimum": 1, "maximum": endpoint.most });
     }
-    if repeatable {
+    if repeatable && place == "query" {
         schema = json!({ "type": "array", "items": schema });
     }
     json!({

@@ -158,6 +158,19 @@ pub(super) fn kind(text: &str) -> Value {
         "money" => json!({ "type": "string", "pattern": "^-?[0-9]+(\\.[0-9]*[1-9])?$" }),
         "at" => json!({ "type": "string", "format": "date-time" }),
         "date" => json!({ "type": "string", "format": "date" }),
+        // Of parameters only.
+        "key" => json!({ "type": "string", "pattern": "^-?[0-9]{1,18}$" }),
+        "amount" => json!({ "type": "string", "pattern": "^[0-9]{1,20}(\\.[0-9]{1,6})?$" }),
+        "text" => json!({ "type": "string", "minLength": 1, "maxLength": 100, "pattern": "\\S" }),
+        "window" => json!({ "type": "string", "pattern": "^[1-9][0-9]{0,3}d$" }),
+        "cursor" => json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]+$" }),
+        "natural" => json!({ "type": "integer", "minimum": 0 }),
+        "small" => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),
+        "wait" => json!({ "type": "integer", "minimum": 0, "maximum": 5000 }),
+        "instant" => json!({ "oneOf": [
+            { "type": "string", "format": "date-time" },
+            { "type": "string", "format": "date" },
+        ] }),
         words => json!({ "type": "string", "enum": words.split('|').collect::<Vec<_>>() }),
     }
 }

@@ -1,5 +1,7 @@
 //! Who may read what, and what is said to who may not.
 
+use tests::harness::{PATIENCE, wait_until};
+
 use super::fixture::Reads;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -66,8 +68,14 @@ async fn a_revoked_key_fails_within_two_seconds_and_a_rotated_one_goes_on_for_a_
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
     let reads = Reads::start(false, &[("LEADPULSE_QUERY_API_RATE_LIMIT", "2")]).await;
+    // Nothing is kept in memory before the versions are known.
+    wait_until("an answer comes from memory", PATIENCE, async || {
+        let answer = reads.get("/v1/leads?min_amount=0").await;
+        answer.header("cache-status").is_some_and(|status| status.starts_with("memory; hit"))
+    })
+    .await;
     let mut statuses = Vec::new();
-    for n in 0..14 {
+    for n in 1..15 {
         let answer = reads.get(&format!("/v1/leads?min_amount={n}")).await;
         if answer.status == 429 {
             assert_eq!(answer.header("retry-after"), Some("1"));
@@ -76,7 +84,7 @@ async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
         }
         statuses.push(answer.status);
     }
-    assert!(statuses.starts_with(&[200; 10]) && statuses.contains(&429), "{statuses:?}");
+    assert!(statuses.starts_with(&[200; 5]) && statuses.contains(&429), "{statuses:?}");
     assert_eq!(
         reads.get("/v1/leads?min_amount=0").await.status,
         200,
