@@ -58,7 +58,7 @@ impl Origin {
             Self::Near => "memory; hit",
             Self::Stale => "memory; hit; detail=stale-while-revalidate",
             Self::Far => "redis; hit, memory; fwd=miss; stored",
-            Self::Database => "redis; fwd=miss; stored, memory; fwd=miss; stored",
+            Self::Database => "memory; fwd=miss; stored",
             Self::Uncached => "memory; fwd=bypass",
         })
     }
