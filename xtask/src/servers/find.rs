@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 use super::{Binary, Choice, Kind, version, wheel};
 
@@ -45,21 +45,21 @@ fn from(kind: Kind, origin: Choice, say: &mut dyn FnMut(&str)) -> Result<Binary>
 
 /// The newest fit one on PATH, and for Postgres also where Debian puts it.
 fn on_path(kind: Kind) -> Result<Binary> {
-    let mut unfit = None;
+    let mut why = anyhow!("none on PATH");
     let mut best: Option<Binary> = None;
     for program in candidates(kind) {
-        let Ok(version) = version::ask(&program) else { continue };
-        if !kind.is_fit(version) {
-            unfit = Some(version);
-        } else if best.as_ref().is_none_or(|best| best.version < version) {
-            best = Some(Binary { kind, program, version, origin: Choice::System });
+        match version::ask(&program) {
+            Ok(version) if !kind.is_fit(version) => {
+                why = anyhow!("version {version} on PATH is not {}", kind.fit());
+            }
+            Ok(version) if best.as_ref().is_none_or(|best| best.version < version) => {
+                best = Some(Binary { kind, program, version, origin: Choice::System });
+            }
+            Ok(_) => {}
+            Err(error) => why = error,
         }
     }
-    match (best, unfit) {
-        (Some(best), _) => Ok(best),
-        (None, Some(version)) => bail!("version {version} on PATH is not {}", kind.fit()),
-        (None, None) => bail!("none on PATH"),
-    }
+    best.ok_or(why)
 }
 
 fn candidates(kind: Kind) -> Vec<PathBuf> {
