@@ -73,10 +73,16 @@ fn candidates(kind: Kind) -> Vec<PathBuf> {
     let programs = folders
         .iter()
         .flat_map(|folder| kind.programs().iter().map(move |program| folder.join(program)));
-    // A Postgres without `initdb` beside it (a client package) is of no use.
-    let whole =
-        |program: &PathBuf| kind != Kind::Postgres || program.with_file_name("initdb").is_file();
-    programs.filter_map(|program| program.canonicalize().ok()).filter(whole).collect()
+    programs
+        .filter_map(|program| match kind {
+            // Its other programs lie beside the real one.
+            Kind::Postgres => program.canonicalize().ok(),
+            // Debian's redis-server is a link to a program that goes by the name it is called by.
+            Kind::Nats | Kind::Redis => program.is_file().then_some(program),
+        })
+        // A Postgres without `initdb` beside it (a client package) is of no use.
+        .filter(|program| kind != Kind::Postgres || program.with_file_name("initdb").is_file())
+        .collect()
 }
 
 fn debian_postgres() -> Vec<PathBuf> {

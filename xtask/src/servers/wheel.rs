@@ -84,13 +84,14 @@ fn download(requirements: &Path, to: &Path) -> Result<PathBuf> {
             Err(_) => {}
         }
     }
-    bail!("{}", last.map_or_else(|| "there is no pip".to_owned(), |output| last_line(&output)));
+    bail!("{}", last.map_or_else(|| "there is no pip".to_owned(), |output| main_line(&output)));
 }
 
-fn last_line(output: &Output) -> String {
+fn main_line(output: &Output) -> String {
     let text = String::from_utf8_lossy(&output.stderr);
-    let line = text.lines().map(str::trim).rfind(|line| !line.is_empty());
-    format!("pip says: {}", line.unwrap_or("nothing"))
+    let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let error = lines.clone().find(|line| line.starts_with("ERROR"));
+    format!("pip says: {}", error.or(lines.next_back()).unwrap_or("nothing"))
 }
 
 /// A wheel is a zip file; who has pip has Python, and Python can unpack it.
