@@ -10,7 +10,12 @@ use metrics::Gauge;
 use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::{publish::Publisher, quarantine::Quarantine, source::Sources, webhook};
+use crate::{
+    publish::Publisher,
+    quarantine::Quarantine,
+    source::Sources,
+    webhook::{self, Meters},
+};
 
 /// What a request needs: who may send, and where it goes.
 pub struct Door {
@@ -18,6 +23,7 @@ pub struct Door {
     pub sources: watch::Receiver<Arc<Sources>>,
     pub publisher: Publisher,
     pub quarantine: Quarantine,
+    pub(crate) meters: Meters,
     /// Within this time a body must be there.
     pub read_within: Duration,
 }

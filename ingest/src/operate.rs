@@ -40,7 +40,7 @@ pub fn quarantine(config: &Config, action: Quarantine) -> Result<()> {
         timeout(CONNECT_WITHIN, broker.connected())
             .await
             .context("NATS can't be reached; is `nats.url` right?")?;
-        let publisher = Publisher::new(broker, &config.ingest);
+        let publisher = Publisher::new(broker, &config.ingest).await?;
         match action {
             Quarantine::List { filter, json } => {
                 show::list(publisher.jetstream(), &filter, json).await

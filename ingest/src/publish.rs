@@ -4,26 +4,34 @@
 //! again under the same id, which makes a second copy harmless, and the first answer counts, whichever
 //! attempt it belongs to. What has no answer at the deadline is a 503, and monday.com tries again.
 
-use std::{sync::Arc, time::Duration};
+mod batch;
 
+use std::{
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::Poll,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
 use async_nats::{
     HeaderMap,
-    jetstream::{self, context::PublishErrorKind, publish::PublishAck},
+    jetstream::{self, ErrorCode},
 };
-use futures_util::{StreamExt, stream::FuturesUnordered};
 use leadpulse_nats::envelope::MESSAGE_ID;
 use leadpulse_service::{
     config,
     trace::{TRACEPARENT, TraceContext},
 };
-use metrics::{counter, gauge};
+use metrics::{Counter, Gauge, counter, gauge};
 use tokio::{
-    sync::Semaphore,
+    sync::{Semaphore, oneshot},
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 use tracing::debug;
 
 use crate::{answer::Refusal, event::Record, http::InFlight, stream::Broker};
+use batch::{Answer, Batches, Outgoing};
 
 /// How long an acknowledgement may take before the record is sent once more. A healthy broker needs
 /// milliseconds, one that was just restarted has forgotten what it was asked.
@@ -38,16 +46,17 @@ pub struct Stored {
     pub duplicate: bool,
 }
 
-#[derive(Clone)]
 pub struct Publisher {
     broker: Broker,
-    permits: Arc<Semaphore>,
+    batches: Batches,
+    permits: Semaphore,
     answer_within: Duration,
+    in_flight: Gauge,
+    resends: Counter,
 }
 
-/// What one attempt came to.
-enum Attempt {
-    Acknowledged(PublishAck),
+/// What an answer that is no acknowledgement means.
+enum Setback {
     /// Not now; the next attempt may do.
     TryAgain(&'static str),
     /// No attempt will do within the time that there is.
@@ -55,12 +64,17 @@ enum Attempt {
 }
 
 impl Publisher {
-    pub fn new(broker: Broker, config: &config::Ingest) -> Self {
-        Self {
+    pub async fn new(broker: Broker, config: &config::Ingest) -> Result<Self> {
+        let client = broker.client().clone();
+        let batches = Batches::start(client, config.max_in_flight).await;
+        Ok(Self {
+            batches: batches.context("the NATS client can't listen for acknowledgements")?,
             broker,
-            permits: Arc::new(Semaphore::new(config.max_in_flight)),
+            permits: Semaphore::new(config.max_in_flight),
             answer_within: config.answer_within,
-        }
+            in_flight: gauge!("ingest_publishes_in_flight"),
+            resends: counter!("ingest_publish_resends_total"),
+        })
     }
 
     pub fn jetstream(&self) -> &jetstream::Context {
@@ -71,7 +85,11 @@ impl Publisher {
     pub async fn publish(&self, record: &Record, trace: &TraceContext) -> Result<Stored, Refusal> {
         let deadline = Instant::now() + self.answer_within;
         let _permit = self.permits.try_acquire().map_err(|_| Refusal::Overloaded)?;
-        let _counted = InFlight::count(gauge!("ingest_publishes_in_flight"));
+        let _counted = InFlight::count(self.in_flight.clone());
+        if !self.broker.takes_events() {
+            let connected = timeout_at(deadline, self.broker.connected()).await;
+            connected.map_err(|_| Refusal::NotStored("broker_away"))?;
+        }
         self.publish_until(deadline, record, trace).await
     }
 
@@ -81,33 +99,28 @@ impl Publisher {
         record: &Record,
         trace: &TraceContext,
     ) -> Result<Stored, Refusal> {
-        // Nothing is handed to a client without a connection: it would keep it and send it hours later.
-        if timeout_at(deadline, self.broker.connected()).await.is_err() {
-            return Err(Refusal::NotStored("broker_away"));
-        }
-        let mut attempts = FuturesUnordered::new();
-        attempts.push(self.attempt(record, trace));
+        let mut attempts = vec![self.attempt(record, trace)];
         let mut resend_at = Instant::now() + RESEND_AFTER;
         let mut reason = "broker_slow";
         loop {
             tokio::select! {
                 biased;
-                Some(attempt) = attempts.next() => match attempt {
-                    Attempt::Acknowledged(ack) => {
-                        return Ok(Stored { seq: ack.sequence, duplicate: ack.duplicate });
-                    }
-                    Attempt::Hopeless(refusal) => return Err(refusal),
-                    Attempt::TryAgain(why) => {
+                answer = first_of(&mut attempts) => match judge(answer) {
+                    Ok(stored) => return Ok(stored),
+                    Err(Setback::Hopeless(refusal)) => return Err(refusal),
+                    Err(Setback::TryAgain(why)) => {
                         reason = why;
                         resend_at = Instant::now() + PAUSE;
                     }
                 },
-                () = sleep_until(deadline) => return Err(Refusal::NotStored(reason)),
-                () = sleep_until(resend_at) => {
-                    resend_at += RESEND_AFTER;
+                () = sleep_until(resend_at.min(deadline)) => {
+                    if Instant::now() >= deadline {
+                        return Err(Refusal::NotStored(reason));
+                    }
                     if self.broker.takes_events() {
-                        counter!("ingest_publish_resends_total").increment(1);
+                        self.resends.increment(1);
                         attempts.push(self.attempt(record, trace));
+                        resend_at += RESEND_AFTER;
                     } else {
                         reason = "broker_away";
                         resend_at = Instant::now() + PAUSE;
@@ -117,57 +130,51 @@ impl Publisher {
         }
     }
 
-    async fn attempt(&self, record: &Record, trace: &TraceContext) -> Attempt {
+    fn attempt(&self, record: &Record, trace: &TraceContext) -> oneshot::Receiver<Answer> {
         let mut headers = HeaderMap::new();
         headers.insert(MESSAGE_ID, record.message_id());
         headers.insert(TRACEPARENT, trace.to_string());
-        let (subject, payload) = (record.subject().to_owned(), record.payload().clone());
-        let jetstream = self.broker.jetstream();
-        let sent = jetstream.publish_with_headers(subject, headers, payload).await;
-        let acknowledged = match sent {
-            Ok(acknowledgement) => acknowledgement.await,
-            Err(error) => Err(error),
-        };
-        match acknowledged {
-            Ok(ack) => Attempt::Acknowledged(ack),
-            Err(error) => {
-                debug!(%error, "a publish was not acknowledged");
-                judge(&error)
+        let (subject, payload) = (record.subject().into(), record.payload().clone());
+        self.batches.send(Outgoing { subject, headers, payload })
+    }
+}
+
+/// The first answer to any attempt; that attempt is over then. Never, if there is none.
+async fn first_of(attempts: &mut Vec<oneshot::Receiver<Answer>>) -> Answer {
+    poll_fn(|context| {
+        for (index, attempt) in attempts.iter_mut().enumerate() {
+            if let Poll::Ready(answer) = Pin::new(attempt).poll(context) {
+                attempts.swap_remove(index);
+                return Poll::Ready(answer.unwrap_or(Answer::NotSent));
             }
         }
-    }
+        Poll::Pending
+    })
+    .await
 }
 
 /// Which failures pass by themselves.
-fn judge(error: &jetstream::context::PublishError) -> Attempt {
-    match error.kind() {
-        PublishErrorKind::MaxPayloadExceeded => Attempt::Hopeless(Refusal::BodyTooLarge),
+fn judge(answer: Answer) -> Result<Stored, Setback> {
+    Err(match answer {
+        Answer::Stored { seq, duplicate } => return Ok(Stored { seq, duplicate }),
+        Answer::TooLarge => Setback::Hopeless(Refusal::BodyTooLarge),
         // No stream listens, or its leader is not elected yet.
-        PublishErrorKind::StreamNotFound => Attempt::TryAgain("stream_away"),
-        PublishErrorKind::MaxAckPending => Attempt::Hopeless(Refusal::Overloaded),
-        PublishErrorKind::Other => judge_answer(error),
-        PublishErrorKind::TimedOut | PublishErrorKind::BrokenPipe => {
-            Attempt::TryAgain("broker_slow")
+        Answer::NoStream => Setback::TryAgain("stream_away"),
+        Answer::NotSent => Setback::TryAgain("broker_slow"),
+        Answer::Refused(error) => {
+            debug!(%error, "the stream refused a record");
+            match error.error_code() {
+                ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
+                    Setback::Hopeless(Refusal::BodyTooLarge)
+                }
+                // The stream or the disk is full: it stays so for longer than a request can wait.
+                ErrorCode::STREAM_STORE_FAILED => {
+                    Setback::Hopeless(Refusal::NotStored("stream_full"))
+                }
+                _ => Setback::TryAgain("stream_refused"),
+            }
         }
-        PublishErrorKind::WrongLastMessageId | PublishErrorKind::WrongLastSequence => {
-            Attempt::TryAgain("stream_refused")
-        }
-    }
-}
-
-/// The stream has answered, but not with an acknowledgement.
-fn judge_answer(error: &jetstream::context::PublishError) -> Attempt {
-    /// `JSStreamStoreFailedF` and `JSStreamMessageExceedsMaximumErr` (nats-server's errors.json).
-    const STORE_FAILED: u64 = 10077;
-    const MESSAGE_TOO_LARGE: u64 = 10054;
-    let answer = std::error::Error::source(error)
-        .and_then(|source| source.downcast_ref::<jetstream::Error>());
-    match answer.map(|answer| answer.error_code().0) {
-        Some(MESSAGE_TOO_LARGE) => Attempt::Hopeless(Refusal::BodyTooLarge),
-        // The stream or the disk is full: it stays so for longer than a request can wait.
-        Some(STORE_FAILED) => Attempt::Hopeless(Refusal::NotStored("stream_full")),
-        _ => Attempt::TryAgain("stream_refused"),
-    }
+    })
 }
 
 impl Broker {

@@ -18,6 +18,7 @@ use crate::{
     quarantine::Quarantine,
     source::{Secrets, reload},
     stream::Broker,
+    webhook::Meters,
 };
 
 /// A request's head is small; monday.com's token is the longest header.
@@ -39,8 +40,9 @@ pub fn run(path: PathBuf, secrets: Secrets, config: Config) -> Result<()> {
         let (fresh, sources) = watch::channel(Arc::new(secrets.sources));
         let door = Door {
             sources,
-            publisher: Publisher::new(broker.clone(), &config.ingest),
+            publisher: Publisher::new(broker.clone(), &config.ingest).await?,
             quarantine: Quarantine::new(broker.clone(), secrets.quarantine_key),
+            meters: Meters::new(),
             read_within: config.ingest.read_within,
         };
         let limits = Limits {

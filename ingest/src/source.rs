@@ -3,9 +3,14 @@
 mod rate;
 pub mod reload;
 
-use std::{collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    sync::{Arc, OnceLock},
+    time::Instant,
+};
 
 use leadpulse_service::config::{Config, Environment, Unusable, process_environment};
+use metrics::{Counter, counter};
 
 use crate::{quarantine::SealingKey, verify::Verifier};
 use rate::Rate;
@@ -18,6 +23,7 @@ pub struct Source {
     pub(crate) verifier: Verifier,
     rate: Rate,
     quarantine_rate: Rate,
+    stored: OnceLock<Counter>,
 }
 
 /// Refused webhooks of one source that are kept, a second: a flood of rubbish must not push out what is
@@ -33,6 +39,7 @@ impl Source {
             verifier,
             rate: Rate::new(per_second, now),
             quarantine_rate: Rate::new(QUARANTINED_PER_SECOND, now),
+            stored: OnceLock::new(),
         }
     }
 
@@ -41,10 +48,21 @@ impl Source {
         self.rate.take(Instant::now())
     }
 
+    /// Webhooks of this source that were stored: what nearly every one comes to.
+    pub(crate) fn stored(&self) -> &Counter {
+        self.stored.get_or_init(|| count(&self.key, "stored", "none"))
+    }
+
     /// One more refused webhook of this source may be kept.
     pub(crate) fn quarantines_one_more(&self) -> bool {
         self.quarantine_rate.take(Instant::now())
     }
+}
+
+/// What webhooks of a source came to.
+pub(crate) fn count(source: &str, outcome: &'static str, reason: &'static str) -> Counter {
+    let source = source.to_owned();
+    counter!("ingest_webhooks_total", "source" => source, "outcome" => outcome, "reason" => reason)
 }
 
 #[derive(Debug)]

@@ -89,6 +89,10 @@ impl Broker {
         self.is_connected() && self.admitted.load(Ordering::Relaxed)
     }
 
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
     pub(crate) fn jetstream(&self) -> &jetstream::Context {
         &self.jetstream
     }

@@ -1,11 +1,11 @@
 //! The life of one webhook: read, answer a challenge, verify, understand, publish, answer.
 
-use std::{any::Any, collections::HashMap, sync::Arc, time::Instant};
+use std::{any::Any, sync::Arc, time::Instant};
 
 use axum::{
     Json,
     body::Body,
-    extract::{Path, State, rejection::PathRejection},
+    extract::{RawPathParams, State, rejection::RawPathParamsRejection},
     http::{HeaderMap, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use leadpulse_nats::Kind;
 use leadpulse_service::trace::{TRACEPARENT, TraceContext};
-use metrics::{counter, gauge, histogram};
+use metrics::{Gauge, Histogram, counter, gauge, histogram};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -22,7 +22,7 @@ use crate::{
     http::{Door, InFlight, body},
     publish::Stored,
     quarantine::Refused,
-    source::Source,
+    source::{self, Source},
     verify::{Proof, Unverified},
 };
 
@@ -53,24 +53,27 @@ struct Webhook {
 
 pub async fn receive(
     State(door): State<Arc<Door>>,
-    path: Result<Path<HashMap<String, String>>, PathRejection>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
     request: Request<Body>,
 ) -> Response {
     let began = Instant::now();
-    let _counted = InFlight::count(gauge!("ingest_webhooks_in_flight"));
+    let _counted = InFlight::count(door.meters.in_flight.clone());
     let (parts, body) = request.into_parts();
     // A path that is no text is nobody's key.
-    let mut path = path.map(|Path(path)| path).unwrap_or_default();
-    let key = path.remove("source").unwrap_or_default();
+    let part = |name| {
+        let parts = path.as_ref().ok()?;
+        parts.iter().find_map(|(key, value)| (key == name).then_some(value))
+    };
+    let key = part("source").unwrap_or_default().to_owned();
     let (source, stranger) = door.sources.borrow().of(&key);
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
-    let proof = Proof::new(parts.headers, path.get("token").map(String::as_str));
+    let proof = Proof::new(parts.headers, part("token"));
     let mut webhook = Webhook { key, source, stranger, proof, body: Bytes::new(), trace };
     let outcome = webhook.take(&door, body).await;
     if let Err(refusal) = outcome {
         door.quarantine.keep(webhook.refused(refusal)).await;
     }
-    account(&webhook, began, &outcome);
+    account(&door.meters, &webhook, began, &outcome);
     match outcome {
         Ok(Done::Challenge(challenge)) => Json(challenge).into_response(),
         Ok(Done::Stored(stored, _)) => stored.into_response(),
@@ -122,8 +125,23 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
     headers.get(name).and_then(|value| value.to_str().ok())
 }
 
+/// What every webhook counts in, looked up once.
+pub(crate) struct Meters {
+    in_flight: Gauge,
+    stored_within: Histogram,
+}
+
+impl Meters {
+    pub(crate) fn new() -> Self {
+        Self {
+            in_flight: gauge!("ingest_webhooks_in_flight"),
+            stored_within: histogram!("ingest_webhook_duration_seconds", "outcome" => "stored"),
+        }
+    }
+}
+
 /// One line and three figures for each webhook. Never in them: headers, tokens, secrets, bodies.
-fn account(webhook: &Webhook, began: Instant, outcome: &Result<Done, Refusal>) {
+fn account(meters: &Meters, webhook: &Webhook, began: Instant, outcome: &Result<Done, Refusal>) {
     let source = webhook.source.key.as_str();
     let (outcome_label, reason) = match outcome {
         Ok(Done::Challenge(_)) => ("challenge", "none"),
@@ -133,12 +151,13 @@ fn account(webhook: &Webhook, began: Instant, outcome: &Result<Done, Refusal>) {
         Err(refusal) => ("refused", refusal.reason()),
     };
     let elapsed = began.elapsed();
-    counter!(
-        "ingest_webhooks_total",
-        "source" => source.to_owned(), "outcome" => outcome_label, "reason" => reason
-    )
-    .increment(1);
-    histogram!("ingest_webhook_duration_seconds", "outcome" => outcome_label).record(elapsed);
+    if outcome_label == "stored" {
+        webhook.source.stored().increment(1);
+        meters.stored_within.record(elapsed);
+    } else {
+        source::count(source, outcome_label, reason).increment(1);
+        histogram!("ingest_webhook_duration_seconds", "outcome" => outcome_label).record(elapsed);
+    }
     let duration_us = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX);
     let trace_id = || webhook.trace.trace_id_hex();
     match outcome {
@@ -183,8 +202,7 @@ pub async fn wrong_method() -> StatusCode {
 
 /// A request that is no webhook at all is only counted.
 fn off_the_way(reason: &'static str) {
-    let labels = [("source", "unknown"), ("outcome", "refused"), ("reason", reason)];
-    counter!("ingest_webhooks_total", &labels).increment(1);
+    source::count("unknown", "refused", reason).increment(1);
 }
 
 /// The end of a request that hit a bug: counted and answered so that monday.com tries again.

@@ -16,7 +16,10 @@ const MAX_DEPTH: usize = 64;
 /// The body as text that every reader of the stream can decode. What is no Unicode, as bytes or as an
 /// escaped half of a surrogate pair, becomes U+FFFD; everything else stays as it is.
 pub fn readable(body: &[u8]) -> Result<Cow<'_, str>, Refusal> {
-    let text = String::from_utf8_lossy(body);
+    let text = match str::from_utf8(body) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => String::from_utf8_lossy(body),
+    };
     if depth(&text) > MAX_DEPTH {
         return Err(Refusal::TooDeep);
     }
