@@ -90,15 +90,15 @@ pub async fn serve(
             },
         };
         let socket = socket_of(stream);
-        let (asked, answered) = (socket.clone(), socket.clone());
+        let (asked, answered) = (socket.head.clone(), socket.head.clone());
         let handler = router
             .clone()
             .map_request(move |request: Request<hyper::body::Incoming>| {
-                asked.head_is_whole();
+                asked.is_whole();
                 request.map(Body::new)
             })
             .map_response(move |response| {
-                answered.head_is_whole();
+                answered.is_whole();
                 response
             });
         let service = TowerToHyperService::new(handler);

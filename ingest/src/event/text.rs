@@ -20,7 +20,9 @@ pub fn readable(body: &[u8]) -> Result<Cow<'_, str>, Refusal> {
         Ok(text) => Cow::Borrowed(text),
         Err(_) => String::from_utf8_lossy(body),
     };
-    if depth(&text) > MAX_DEPTH {
+    // To count all brackets is fast, and there are few of them.
+    let brackets = text.bytes().filter(|byte| matches!(byte, b'{' | b'[')).count();
+    if brackets > MAX_DEPTH && depth(&text) > MAX_DEPTH {
         return Err(Refusal::TooDeep);
     }
     Ok(match text {

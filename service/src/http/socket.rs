@@ -5,7 +5,7 @@ use std::{
     io::{self, IoSlice},
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -21,26 +21,38 @@ const TOO_SLOW: &[u8] =
 
 #[derive(Debug, Clone)]
 pub(super) struct Socket {
-    stream: Arc<TcpStream>,
-    /// Bytes have come of which no request has been made yet.
-    head_begun: Arc<AtomicBool>,
+    /// Never contended: hyper has it, and after hyper's end the one who says 408.
+    stream: Arc<Mutex<TcpStream>>,
+    pub(super) head: Head,
+}
+
+/// Have bytes come of which no request has been made yet?
+#[derive(Debug, Clone, Default)]
+pub(super) struct Head {
+    begun: Arc<AtomicBool>,
+}
+
+impl Head {
+    /// The head is whole; what comes from now on is its body, or a next head once it is answered.
+    pub(super) fn is_whole(&self) {
+        self.begun.store(false, Ordering::Relaxed);
+    }
 }
 
 impl Socket {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream: Arc::new(stream), head_begun: Arc::default() }
+        Self { stream: Arc::new(Mutex::new(stream)), head: Head::default() }
     }
 
-    /// The head is whole; what comes from now on is its body, or a next head once it is answered.
-    pub(super) fn head_is_whole(&self) {
-        self.head_begun.store(false, Ordering::Relaxed);
+    fn stream(&self) -> MutexGuard<'_, TcpStream> {
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Tells a client that has begun a head and not ended it; an idle one has asked nothing.
     pub(super) fn tell_too_slow(&self) {
-        if self.head_begun.load(Ordering::Relaxed) {
+        if self.head.begun.load(Ordering::Relaxed) {
             // A client that does not even read is not waited for.
-            let _ = self.stream.try_write(TOO_SLOW);
+            let _ = self.stream().try_write(TOO_SLOW);
         }
     }
 }
@@ -51,20 +63,12 @@ impl AsyncRead for Socket {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        loop {
-            ready!(self.stream.poll_read_ready(cx))?;
-            // Into memory as it is: to clear the whole buffer before each read costs more than the read.
-            match self.stream.try_read_buf(buf) {
-                Ok(read) => {
-                    if read > 0 {
-                        self.head_begun.store(true, Ordering::Relaxed);
-                    }
-                    return Poll::Ready(Ok(()));
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
-            }
+        let filled = buf.filled().len();
+        ready!(Pin::new(&mut *self.stream()).poll_read(cx, buf))?;
+        if buf.filled().len() > filled {
+            self.head.begun.store(true, Ordering::Relaxed);
         }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -74,7 +78,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        Pin::new(&mut *self.stream()).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -82,13 +86,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        loop {
-            ready!(self.stream.poll_write_ready(cx))?;
-            match self.stream.try_write_vectored(bufs) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                written => return Poll::Ready(written),
-            }
-        }
+        Pin::new(&mut *self.stream()).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
