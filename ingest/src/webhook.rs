@@ -163,7 +163,7 @@ fn account(meters: &Meters, webhook: &Webhook, began: Instant, outcome: &Result<
     match outcome {
         Ok(Done::Challenge(_)) => info!(source, trace_id = trace_id(), "challenge answered"),
         Ok(Done::Stored(stored, kind)) => {
-            counter!("ingest_events_total", "kind" => kind.token().to_owned()).increment(1);
+            counter!("ingest_events_total", "kind" => kind.token()).increment(1);
             let (seq, duplicate, kind) = (stored.seq, stored.duplicate, kind.token());
             debug!(
                 source,

@@ -3,10 +3,10 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(from = "String")]
 pub enum Kind {
     CreatePulse,
     UpdateColumnValue,
@@ -65,6 +65,14 @@ impl Kind {
 
     pub fn as_str(&self) -> &str {
         match self {
+            Self::Other(other) => other,
+            known => known.token(),
+        }
+    }
+
+    /// The kind as a token of a subject or a label of a metric: bounded and plain, whatever was sent.
+    pub fn token(&self) -> &'static str {
+        match self {
             Self::CreatePulse => "create_pulse",
             Self::UpdateColumnValue => "update_column_value",
             Self::UpdateName => "update_name",
@@ -80,15 +88,7 @@ impl Kind {
             Self::CreateColumn => "create_column",
             Self::ItemSnapshot => "item_snapshot",
             Self::UserSnapshot => "user_snapshot",
-            Self::Other(other) => other,
-        }
-    }
-
-    /// The kind as a token of a subject or a label of a metric: bounded and plain, whatever was sent.
-    pub fn token(&self) -> &str {
-        match self {
             Self::Other(_) => "other",
-            known => known.as_str(),
         }
     }
 }
@@ -99,9 +99,9 @@ impl From<String> for Kind {
     }
 }
 
-impl From<Kind> for String {
-    fn from(kind: Kind) -> Self {
-        kind.as_str().to_owned()
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
     }
 }
 

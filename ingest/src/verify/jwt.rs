@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use hmac::{Hmac, KeyInit, Mac};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
+use serde_json::value::RawValue;
 use sha2::Sha256;
 
 use super::{Keyed, Rejected, Secret};
@@ -30,9 +31,11 @@ struct Header<'t> {
 
 /// The claims that are looked at. `shortLivedToken` is a live credential and is never even decoded.
 #[derive(Deserialize)]
-struct Claims {
-    exp: Option<serde_json::Number>,
-    iat: Option<serde_json::Number>,
+struct Claims<'t> {
+    #[serde(borrow)]
+    exp: Option<&'t RawValue>,
+    #[serde(borrow)]
+    iat: Option<&'t RawValue>,
     aud: Option<Audience>,
 }
 
@@ -98,10 +101,11 @@ impl Hs256 {
     }
 
     fn check_claims(&self, claims: &[u8], now: DateTime<Utc>) -> Result<(), Rejected> {
-        let claims: Claims = serde_json::from_slice(claims).map_err(|_| Rejected::Malformed)?;
+        let claims: Claims<'_> = serde_json::from_slice(claims).map_err(|_| Rejected::Malformed)?;
         let now = now.timestamp_millis() as f64 / 1e3;
-        let seconds = |number: Option<serde_json::Number>| {
-            number.and_then(|n| n.as_f64()).filter(|n| n.is_finite())
+        // A text is no number here: its quotes stand in the raw value.
+        let seconds = |number: Option<&RawValue>| {
+            number.and_then(|n| n.get().parse::<f64>().ok()).filter(|n| n.is_finite())
         };
         let expires = seconds(claims.exp).ok_or(Rejected::Malformed)?;
         if now > expires + self.leeway_seconds {

@@ -12,8 +12,9 @@ use async_nats::{HeaderMap, jetstream};
 use leadpulse_nats::streams;
 use tokio::task::JoinSet;
 
-/// What ingest makes of a body of 1 KB: the envelope around it.
-const ENVELOPE_BYTES: usize = super::BODY_BYTES + 240;
+/// What ingest makes of a body of 1 KB: the envelope around it, and its headers.
+const ENVELOPE_BYTES: usize = super::BODY_BYTES + 200;
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 /// Acknowledged messages a second.
 pub(super) async fn run(url: &str, tasks: usize, span: Duration) -> f64 {
@@ -34,7 +35,8 @@ pub(super) async fn run(url: &str, tasks: usize, span: Duration) -> f64 {
                     return;
                 }
                 let mut headers = HeaderMap::new();
-                headers.insert("Nats-Msg-Id", format!("raw:{task}:{n}"));
+                headers.insert("Nats-Msg-Id", format!("bench:503:{task:016x}{n:016x}"));
+                headers.insert("traceparent", TRACEPARENT);
                 let subject = "leadpulse.events.bench.9001.update_name";
                 let sent = jetstream.publish_with_headers(subject, headers, payload.clone()).await;
                 sent.unwrap().await.unwrap();
