@@ -8,6 +8,8 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use leadpulse_service::config::Board;
+
 use crate::event::{Act, Field, LeadEvent, Lifecycle, Status};
 use history::History;
 pub use row::{LeadRow, State};
@@ -147,6 +149,19 @@ impl LeadState {
     pub fn decode(bytes: &[u8]) -> Result<Self, minicbor::decode::Error> {
         minicbor::decode(bytes)
     }
+}
+
+/// All events of one lead, in any order: what is remembered of it, and its row. No event, no row.
+pub fn fold_all<'e>(
+    events: impl IntoIterator<Item = &'e LeadEvent>,
+    board: &Board,
+) -> Option<(LeadState, LeadRow)> {
+    let mut state = LeadState::default();
+    for event in events {
+        state.apply(event);
+    }
+    let row = state.row(board)?;
+    Some((state, row))
 }
 
 fn earliest(known: &mut Option<i64>, at: i64) {

@@ -1,6 +1,9 @@
 //! The reader: one ordered consumer on the whole stream, an in-process hash of each lead over the
 //! lanes. No acks and no filter: the position is in Postgres, and order is what a fold lives on.
 
+pub mod lead;
+pub mod range;
+
 use std::time::Duration;
 
 use async_nats::jetstream::{

@@ -16,8 +16,8 @@ use sqlx::{
 
 pub use leads::{Known, load_leads, mark_dirty, upsert_leads};
 pub use parked::{
-    Letter, Parked, letters_of, load_parked, park, recently_parked, retries_requested,
-    settle_letters,
+    LeftOut, Letter, Parked, SKIPPED, letters_of, load_parked, park, recently_parked,
+    retries_requested, settle_letters,
 };
 pub use position::{OpenError, Position, StreamIdentity, advance, open_positions};
 pub use users::upsert_users;

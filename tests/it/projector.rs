@@ -5,6 +5,7 @@ mod crashes;
 mod faults;
 mod owners;
 mod poison;
+mod range;
 mod rows;
 mod windows;
 

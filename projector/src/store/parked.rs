@@ -65,6 +65,40 @@ pub async fn park(connection: &mut PgConnection, events: &[Parked]) -> Result<()
     Ok(())
 }
 
+/// How `resolution` begins where an operator decided that the event must never be applied.
+pub const SKIPPED: &str = "skipped";
+
+/// Sequences that no fold applies: what waits in the dead letters, and what an operator skipped.
+/// Whoever folds the stream beside the projection leaves these out, or its rows would differ.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    pub waiting: HashSet<u64>,
+    pub skipped: HashSet<u64>,
+}
+
+impl LeftOut {
+    pub async fn load(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let rows: Vec<(i64, bool)> = sqlx::query_as(
+            "select seq, resolved_at is null from dead_letter
+             where projection = $1 and (resolved_at is null or starts_with(resolution, $2))",
+        )
+        .bind(PROJECTION)
+        .bind(SKIPPED)
+        .fetch_all(connection)
+        .await?;
+        let mut left_out = Self::default();
+        for (seq, waiting) in rows {
+            let set = if waiting { &mut left_out.waiting } else { &mut left_out.skipped };
+            set.insert(u64::try_from(seq).unwrap_or(0));
+        }
+        Ok(left_out)
+    }
+
+    pub fn contains(&self, seq: u64) -> bool {
+        self.waiting.contains(&seq) || self.skipped.contains(&seq)
+    }
+}
+
 /// A letter as it is applied again.
 #[derive(Debug)]
 pub struct Letter {
