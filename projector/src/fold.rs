@@ -14,6 +14,10 @@ use crate::event::{Act, Field, LeadEvent, Lifecycle, Status};
 use history::History;
 pub use row::{LeadRow, State};
 
+/// Raised when the same events under the same mapping give another row or another stored state: rows
+/// of an older version must be rebuilt.
+pub const VERSION: u32 = 1;
+
 /// The order of two writes to one field: by time, then byte-wise by id (spec.md §1).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
 pub struct Stamp {
@@ -138,6 +142,11 @@ impl LeadState {
             }
             Field::Lifecycle(lifecycle) => self.lifecycle.set(stamp, *lifecycle),
         }
+    }
+
+    /// Writes that are kept one by one: what makes a state grow with its lead's history.
+    pub fn kept_writes(&self) -> usize {
+        self.statuses.len() + self.owners.len()
     }
 
     /// The form in which the state is stored beside the row.

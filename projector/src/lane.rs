@@ -34,7 +34,7 @@ use crate::{
     version::Versions,
 };
 use batch::Batch;
-pub use routes::{LanesGone, Routes};
+pub use routes::{BUCKETS, LanesGone, Routes, bucket, bucket_of};
 
 /// A batch ends when nothing came for this long, …
 const IDLE: Duration = Duration::from_millis(5);

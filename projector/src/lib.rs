@@ -16,6 +16,8 @@ pub mod lane;
 pub mod lease;
 pub mod mapping;
 pub mod reader;
+pub mod rebuild;
+pub mod refold;
 pub mod run;
 pub mod store;
 pub mod version;

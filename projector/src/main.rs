@@ -6,7 +6,11 @@ use anyhow::Result;
 use chrono::Utc;
 use clap::{Parser, Subcommand};
 use leadpulse_service::{config::Config, health::Health, http, shutdown, telemetry};
-use projector::{run::Projector, store};
+use projector::{
+    rebuild::{self, command::Manner},
+    run::Projector,
+    store,
+};
 use tracing::info;
 
 /// Folds the stream of webhooks into the read models LeadFact and AgentMetrics.
@@ -16,6 +20,12 @@ struct Cli {
     /// The configuration of all services.
     #[arg(long, env = "LEADPULSE_CONFIG", default_value = "leadpulse.toml", global = true)]
     config: PathBuf,
+    /// Print data as JSON.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Answer every question with yes.
+    #[arg(long, global = true)]
+    yes: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -28,6 +38,8 @@ enum Command {
     Migrate,
     /// Report all that is wrong with the configuration, each with its place.
     CheckConfig,
+    #[command(subcommand)]
+    Rebuild(rebuild::command::Command),
 }
 
 #[tokio::main]
@@ -45,7 +57,11 @@ async fn main() -> ExitCode {
     let outcome = match cli.command.unwrap_or(Command::Serve) {
         Command::CheckConfig => return report_good(&config),
         Command::Migrate => migrate(&config).await,
-        Command::Serve => serve(config).await,
+        Command::Serve => serve(config, cli.config).await,
+        Command::Rebuild(command) => {
+            let manner = Manner { json: cli.json, yes: cli.yes, who: who() };
+            rebuild::command::run(config, command, &manner).await
+        }
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,6 +70,10 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn who() -> String {
+    std::env::var("USER").unwrap_or_else(|_| "unknown".to_owned())
 }
 
 #[expect(clippy::print_stdout, reason = "the answer of a command-line tool")]
@@ -70,12 +90,13 @@ async fn migrate(config: &Config) -> Result<()> {
     Ok(())
 }
 
-async fn serve(config: Config) -> Result<()> {
+async fn serve(config: Config, file: PathBuf) -> Result<()> {
     telemetry::init(&config.log)?;
     let health = Health::new("projector", telemetry::metrics()?);
     let listener = http::bind(config.projector.listen, "projector.listen").await?;
     let stop = shutdown::on_signals()?;
     let projector = Projector::build(config, health.clone(), Arc::new(Utc::now)).await?;
+    let projector = projector.reading_again(file);
     let http = http::serve(listener, health.routes(), http::Limits::default(), stop.clone());
     let server = tokio::spawn(http);
     projector.run(&stop).await;

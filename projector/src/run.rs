@@ -2,7 +2,7 @@
 //! and begin again from the committed positions. Whatever fails, nothing is lost and nothing counts
 //! twice, so every failure has the same cure: once more, after a pause.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use async_nats::jetstream;
@@ -37,6 +37,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 
 pub struct Projector {
     config: Config,
+    /// Where the configuration came from, to be read again when the tables were made with another mapping.
+    file: Option<PathBuf>,
     mapping: Arc<Mapping>,
     pool: PgPool,
     jetstream: jetstream::Context,
@@ -87,6 +89,7 @@ impl Projector {
             health,
         };
         Ok(Self {
+            file: None,
             mapping: Arc::new(Mapping::of(&config)),
             pool,
             jetstream,
@@ -97,6 +100,12 @@ impl Projector {
             config,
             clock,
         })
+    }
+
+    /// Lets the projector adopt the mapping that the tables were rebuilt with, from the file as it is then.
+    #[must_use]
+    pub fn reading_again(self, file: PathBuf) -> Self {
+        Self { file: Some(file), ..self }
     }
 
     /// Projects until told to stop.
@@ -221,11 +230,12 @@ impl Projector {
         // A version that a crash kept from being published is published now.
         progress.versions.touch(self.config.orgs.iter().map(|org| org.id.clone()));
         info!(applied_seq = applied, head_seq = seen.last, lanes, "projecting");
-        self.projection.up(None, "active");
+        let mapping = self.mapping().await?;
 
         let halt = stop.child_token();
         let mut tasks = Tasks::new();
-        let routes = self.start_lanes(&mut tasks, lease.fence, &position, &progress).await?;
+        let routes =
+            self.start_lanes(&mut tasks, lease.fence, &position, &progress, &mapping).await?;
         let (reader_stream, identity) = (stream.clone(), seen.identity.clone());
         let (reader_routes, token) = (routes.clone(), halt.clone());
         tasks.spawn(async move {
@@ -253,12 +263,42 @@ impl Projector {
         finish(tasks, halt).await
     }
 
+    /// The mapping to project with: the one of this process, or the one in the file if the tables were
+    /// rebuilt with it since. What fits neither is said, and mended by a rebuild.
+    async fn mapping(&self) -> Result<Arc<Mapping>, Ended> {
+        let own = self.mapping.hash();
+        let tables = store::mapping_of_tables(&self.pool, &own).await?;
+        if tables == own {
+            self.projection.up(None, "active");
+            return Ok(Arc::clone(&self.mapping));
+        }
+        let present = self.file.as_ref().and_then(|file| Config::load(file).ok());
+        if let Some(present) = present.map(|config| Mapping::of(&config))
+            && present.hash() == tables
+        {
+            info!(
+                mapping = tables,
+                "the tables were rebuilt with the mapping in the file, adopted"
+            );
+            self.projection.up(None, "active");
+            return Ok(Arc::new(present));
+        }
+        let warning = format!(
+            "the read models were made with mapping {tables}, this projector has {own}: \
+             `projector rebuild plan` tells what differs"
+        );
+        warn!("{warning}");
+        self.projection.up(None, format!("active; {warning}"));
+        Ok(Arc::clone(&self.mapping))
+    }
+
     async fn start_lanes(
         &self,
         tasks: &mut Tasks,
         fence: i64,
         position: &Position,
         progress: &Arc<Progress>,
+        mapping: &Arc<Mapping>,
     ) -> Result<Routes, Ended> {
         let mut senders = Vec::new();
         for (number, from) in (0..).zip(position.lanes.iter().copied()) {
@@ -266,7 +306,7 @@ impl Projector {
                 number,
                 fence,
                 position: from,
-                mapping: Arc::clone(&self.mapping),
+                mapping: Arc::clone(mapping),
                 parked_leads_limit: i64::from(self.config.projector.parked_leads_limit),
             };
             let (sender, receiver) = mpsc::channel(lane::QUEUE);

@@ -41,10 +41,14 @@ pub(crate) struct Snapshot {
     pub(crate) at: DateTime<Utc>,
 }
 
+/// The tables are locked before the snapshot is taken: a rebuild swaps them between two reads, never
+/// within one, whose later statements would find tables that its snapshot knows nothing of.
+const BEGIN: &str = "begin isolation level repeatable read read only;
+    lock table lead_fact, agent_metrics, monday_user in access share mode";
+
 impl Snapshot {
     pub(crate) async fn open(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        let mut transaction =
-            pool.begin_with("begin isolation level repeatable read read only").await?;
+        let mut transaction = pool.begin_with(BEGIN).await?;
         let seq = sqlx::query_scalar(applied!()).fetch_one(&mut *transaction).await?;
         Ok(Self { transaction, seq, at: now() })
     }

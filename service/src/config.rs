@@ -74,6 +74,9 @@ pub struct Projector {
     pub parked_leads_limit: u32,
     /// A standby takes over from an owner that was silent for this long. Milliseconds. Default: 5000.
     pub lease_ttl: Duration,
+    /// What `rebuild` and `verify` may hold of the leads that they fold in memory; with less they read the
+    /// stream more often. Mebibytes. Default: 512.
+    pub rebuild_memory_mib: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -203,8 +206,10 @@ fn read_projector(section: Section<'_, '_>) -> Projector {
     let parked_leads_limit =
         bounded(section.number("parked_leads_limit", None, 100, 1..=1_000_000));
     let lease_ttl = Duration::from_millis(section.number("lease_ttl_ms", None, 5000, 500..=60_000));
+    let rebuild_memory_mib =
+        bounded(section.number("rebuild_memory_mib", None, 512, 1..=1_048_576));
     section.finish();
-    Projector { listen, lanes, parked_leads_limit, lease_ttl }
+    Projector { listen, lanes, parked_leads_limit, lease_ttl, rebuild_memory_mib }
 }
 
 fn read_query_api(section: Section<'_, '_>) -> QueryApi {

@@ -6,6 +6,7 @@ mod faults;
 mod owners;
 mod poison;
 mod range;
+mod rebuild;
 mod rows;
 mod windows;
 

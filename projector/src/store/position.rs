@@ -109,3 +109,48 @@ pub async fn advance(
     .await?;
     if moved.rows_affected() == 1 { Ok(()) } else { Err(WriteError::FenceLost) }
 }
+
+/// The mapping that the read models were made with. The first projector says which.
+pub async fn mapping_of_tables(pool: &PgPool, own: &str) -> Result<String, sqlx::Error> {
+    let known = "select hash from projection_mapping where projection = $1";
+    sqlx::query(
+        "insert into projection_mapping (projection, hash) values ($1, $2)
+         on conflict (projection) do nothing",
+    )
+    .bind(PROJECTION)
+    .bind(own)
+    .execute(pool)
+    .await?;
+    sqlx::query_scalar(known).bind(PROJECTION).fetch_one(pool).await
+}
+
+/// A swap's tables bring their mapping along: the rebuilt one, or the one before it. The other one is
+/// remembered for the way back.
+pub(crate) async fn swap_mapping(
+    connection: &mut PgConnection,
+    rebuilt: &str,
+    forth: bool,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into projection_mapping (projection, hash) values ($1, $2)
+         on conflict (projection) do update set
+             hash = case when $3 then excluded.hash else coalesce(projection_mapping.previous, excluded.hash) end,
+             previous = projection_mapping.hash, since = now()",
+    )
+    .bind(PROJECTION)
+    .bind(rebuilt)
+    .bind(forth)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The mapping of the tables that the last swap took out.
+pub(crate) async fn previous_mapping(pool: &PgPool) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar(
+        "select coalesce(previous, hash) from projection_mapping where projection = $1",
+    )
+    .bind(PROJECTION)
+    .fetch_one(pool)
+    .await
+}

@@ -1,0 +1,101 @@
+//! `projector rebuild`, as an operator types it, beside a projection that goes on.
+
+mod crashes;
+mod live;
+mod mapping;
+
+use std::process::Output;
+
+use serde_json::Value;
+use sqlx::Row;
+use tests::harness::Projection;
+
+use super::{history, setup};
+
+/// Types a command of `projector rebuild` and waits for its end. Blocks the thread.
+fn operator(projection: &Projection, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+    let mut all = vec!["rebuild"];
+    all.extend(arguments);
+    all.extend(["--yes", "--json"]);
+    let mut command = projection.ground.command("projector", &all);
+    tokio::task::block_in_place(|| command.envs(environment.iter().copied()).output().unwrap())
+}
+
+/// The same, and it must succeed: what it says.
+fn rebuild(projection: &Projection, arguments: &[&str]) -> Value {
+    let output = operator(projection, arguments, &[]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "rebuild {arguments:?}: {said}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// The same, and it must be refused: why.
+fn refused(projection: &Projection, arguments: &[&str]) -> String {
+    let output = operator(projection, arguments, &[]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// All of LeadFact and of the users, as text.
+async fn bytes(projection: &Projection) -> Vec<String> {
+    sqlx::query_scalar(
+        "select lead_fact::text from lead_fact union all select monday_user::text from monday_user
+         order by 1",
+    )
+    .fetch_all(&projection.ground.database.pool)
+    .await
+    .unwrap()
+}
+
+async fn number(projection: &Projection, sql: &'static str) -> i64 {
+    sqlx::query(sql).fetch_one(&projection.ground.database.pool).await.unwrap().get(0)
+}
+
+/// What a table is made of: columns, keys, indexes, settings.
+async fn structure(projection: &Projection) -> Vec<String> {
+    sqlx::query_scalar(
+        "select format('%s.%s %s %s', relname, attname, atttypid::regtype, attnotnull)
+         from pg_attribute join pg_class on pg_class.oid = attrelid
+         where relnamespace = 'public'::regnamespace and relkind = 'r' and attnum > 0
+         union all select indexdef from pg_indexes where schemaname = 'public'
+         union all select conrelid::regclass || ' ' || conname || ' ' || pg_get_constraintdef(oid)
+             from pg_constraint where connamespace = 'public'::regnamespace
+         union all select relname || coalesce(reloptions::text, '') from pg_class
+             where relnamespace = 'public'::regnamespace and relkind = 'r'
+         order by 1",
+    )
+    .fetch_all(&projection.ground.database.pool)
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_gives_the_same_rows_and_the_same_tables_in_one_pass_or_in_many() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(400, 3000, 31)).await;
+    projection.check().await;
+    let tables = structure(&projection).await;
+    for (round, memory) in [(1, "512"), (2, "1")] {
+        let rows = bytes(&projection).await;
+        let environment = [("LEADPULSE_PROJECTOR_REBUILD_MEMORY_MIB", memory)];
+        let output = operator(&projection, &["start"], &environment);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let built: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(built["phase"], "ready to swap");
+        let passes = built["passes"].as_i64().unwrap();
+        assert!(if memory == "1" { passes > 1 } else { passes == 1 }, "{built}");
+        let swapped = rebuild(&projection, &["swap"]);
+        assert!(swapped["lock_ms"].as_f64().unwrap() < 50.0, "{swapped}");
+        assert_eq!(bytes(&projection).await, rows, "{memory} MiB");
+        assert_eq!(structure(&projection).await, tables);
+        projection.publish(&history(400, 300, 31 + round)).await;
+        projection.check().await;
+        let kept = refused(&projection, &["start"]);
+        assert!(kept.contains("drop-archive"), "{kept}");
+        rebuild(&projection, &["drop-archive"]);
+    }
+    assert_eq!(
+        number(&projection, "select count(*) from rebuild where phase = 'swapped'").await,
+        2
+    );
+}
