@@ -20,5 +20,6 @@ pub mod rebuild;
 pub mod refold;
 pub mod run;
 pub mod store;
+pub mod verify;
 pub mod version;
 pub mod watch;

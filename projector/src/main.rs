@@ -9,7 +9,7 @@ use leadpulse_service::{config::Config, health::Health, http, shutdown, telemetr
 use projector::{
     rebuild::{self, command::Manner},
     run::Projector,
-    store,
+    store, verify,
 };
 use tracing::info;
 
@@ -40,6 +40,7 @@ enum Command {
     CheckConfig,
     #[command(subcommand)]
     Rebuild(rebuild::command::Command),
+    Verify(verify::command::Command),
 }
 
 #[tokio::main]
@@ -61,6 +62,13 @@ async fn main() -> ExitCode {
         Command::Rebuild(command) => {
             let manner = Manner { json: cli.json, yes: cli.yes, who: who() };
             rebuild::command::run(config, command, &manner).await
+        }
+        Command::Verify(command) => {
+            let manner = Manner { json: cli.json, yes: cli.yes, who: who() };
+            match verify::command::run(&config, command, &manner).await {
+                Ok(false) => return ExitCode::FAILURE,
+                outcome => outcome.map(|_| ()),
+            }
         }
     };
     match outcome {

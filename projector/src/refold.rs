@@ -45,6 +45,8 @@ pub struct Refold<'a> {
     pub left_out: &'a HashSet<u64>,
     /// Only this org and board, where they are given.
     pub select: Select,
+    /// Only the leads of these buckets.
+    pub buckets: Range<u64>,
     pub memory: usize,
 }
 
@@ -88,7 +90,7 @@ impl Refold<'_> {
             RangeReader::open(self.stream, self.identity, bounds, self.select.clone()).await?;
         let (sender, mut chunks) = mpsc::channel(AHEAD);
         let reading = AbortOnDropHandle::new(tokio::spawn(read(reader, sender)));
-        let mut pass = Pass { buckets: from_bucket..BUCKETS, ..Pass::default() };
+        let mut pass = Pass { buckets: from_bucket..self.buckets.end, ..Pass::default() };
         while let Some(chunk) = chunks.recv().await {
             let last = chunk.last().map_or(0, |delivery| delivery.seq);
             for delivery in chunk {

@@ -8,6 +8,7 @@ mod poison;
 mod range;
 mod rebuild;
 mod rows;
+mod verify;
 mod windows;
 
 use tests::{

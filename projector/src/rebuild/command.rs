@@ -124,7 +124,7 @@ fn confirm(manner: &Manner, plan: &str, question: &str) -> Result<()> {
 }
 
 /// A line when something new begins, and every other second.
-fn progress(json: bool) -> Report {
+pub fn progress(json: bool) -> Report {
     let last = std::sync::Mutex::new(("", Instant::now()));
     Arc::new(move |what, done, total| {
         let Ok(mut last) = last.lock() else { return };
@@ -154,10 +154,11 @@ fn plan_json(plan: &Plan) -> Value {
 }
 
 fn plan_text(plan: &Value) -> String {
+    let hash = |name: &str| plan[name].as_str().unwrap_or_default().to_owned();
     let mapping = if plan["mapping_of_tables"] == plan["mapping_of_today"] {
-        format!("mapping    {}, the same as of the live tables", plan["mapping_of_today"])
+        format!("mapping    {}, the same as of the live tables", hash("mapping_of_today"))
     } else {
-        format!("mapping    {} instead of {}", plan["mapping_of_today"], plan["mapping_of_tables"])
+        format!("mapping    {} instead of {}", hash("mapping_of_today"), hash("mapping_of_tables"))
     };
     let mut text = format!(
         "events     {} ({} to {}), read at {} a second\nleads      about {}\ntime       about {} s\n\

@@ -43,6 +43,7 @@ pub(super) async fn fold(tool: &Rebuilder, rebuild: &mut Rebuild, keeper: &Keepe
         mapping: &tool.mapping,
         left_out: &skipped,
         select: Select::default(),
+        buckets: 0..BUCKETS,
         memory: usize::try_from(tool.config.projector.rebuild_memory_mib)? << 20,
     };
     while u64::try_from(rebuild.next_bucket)? < BUCKETS {

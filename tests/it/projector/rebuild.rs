@@ -22,7 +22,7 @@ fn operator(projection: &Projection, arguments: &[&str], environment: &[(&str, &
 }
 
 /// The same, and it must succeed: what it says.
-fn rebuild(projection: &Projection, arguments: &[&str]) -> Value {
+pub(super) fn rebuild(projection: &Projection, arguments: &[&str]) -> Value {
     let output = operator(projection, arguments, &[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "rebuild {arguments:?}: {said}");
