@@ -112,6 +112,12 @@ impl Rebuilder {
                  `projector rebuild rollback` takes them back"
             );
         }
+        let views = shadow::views(&self.live).await?;
+        ensure!(
+            views.is_empty(),
+            "{} would go on reading the old tables after a swap: drop the views, and make them again afterwards",
+            views.join(", ")
+        );
         let rebuild = ledger::begin(&self.live, &self.seen, &self.mapping.hash(), who).await?;
         crash_point!("rebuild-begun");
         Ok(rebuild)

@@ -10,6 +10,7 @@
 
 mod ingest;
 mod projector;
+mod rebuild;
 mod report;
 mod stage;
 
@@ -28,6 +29,8 @@ enum What {
     Ingest(ingest::Options),
     /// The projector beside the stream's read and Postgres' upserts
     Projector(projector::Options),
+    /// `projector rebuild` beside the stream's read and the writing of the finished rows
+    Rebuild(rebuild::Options),
 }
 
 #[tokio::main]
@@ -35,5 +38,6 @@ async fn main() {
     match Arguments::parse().what {
         What::Ingest(options) => ingest::run(&options).await,
         What::Projector(options) => projector::run(&options).await,
+        What::Rebuild(options) => rebuild::run(&options).await,
     }
 }

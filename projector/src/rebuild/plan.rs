@@ -87,6 +87,9 @@ async fn obstacles(tool: &Rebuilder) -> Result<Vec<String>> {
     if shadow::exists(&tool.live, shadow::ARCHIVE).await? {
         obstacles.push("the tables of the last rebuild are still kept (drop-archive)".to_owned());
     }
+    for view in shadow::views(&tool.live).await? {
+        obstacles.push(format!("the view {view} would go on reading the old tables"));
+    }
     if tool.seen.first > 1 {
         let first = tool.seen.first;
         obstacles.push(format!(

@@ -58,6 +58,9 @@ pub(super) async fn create(
         );
         connection.execute(AssertSqlSafe(create)).await?;
     }
+    for statement in grants(connection).await? {
+        connection.execute(AssertSqlSafe(statement)).await?;
+    }
     for statement in missing_indexes(connection, SMALL).await? {
         connection.execute(AssertSqlSafe(statement)).await?;
     }
@@ -73,6 +76,36 @@ pub(super) async fn create(
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Who may do what with the live tables may do it with the new ones.
+async fn grants(connection: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select format('grant %s on %I.%I to %s%s', acl.privilege_type, $2, relname,
+             case grantee when 0 then 'public' else quote_ident(pg_get_userbyid(grantee)) end,
+             case when is_grantable then ' with grant option' else '' end)
+         from pg_class, aclexplode(relacl) as acl
+         where relnamespace = 'public'::regnamespace and relname = any ($1)",
+    )
+    .bind(SWAPPED.map(str::to_owned).to_vec())
+    .bind(SHADOW)
+    .fetch_all(connection)
+    .await
+}
+
+/// Views read a table by its identity and not by its name: they would go on reading the old one.
+pub(super) async fn views(pool: &PgPool) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select distinct ev_class::regclass::text from pg_depend
+         join pg_rewrite on pg_rewrite.oid = objid
+         where classid = 'pg_rewrite'::regclass and refclassid = 'pg_class'::regclass
+           and refobjid in (select oid from pg_class
+                            where relnamespace = 'public'::regnamespace and relname = any ($1))
+         order by 1",
+    )
+    .bind(SWAPPED.map(str::to_owned).to_vec())
+    .fetch_all(pool)
+    .await
 }
 
 /// Statements that make a schema anew with the tables that stand beside the swapped ones.

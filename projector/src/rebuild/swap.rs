@@ -7,7 +7,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row};
 use tokio::time::{sleep, timeout};
 
@@ -22,8 +22,8 @@ use crate::{
     store::{self, AGENTS, PROJECTION, SKIPPED, signed},
 };
 
-/// Readers wait for each other's locks at most this long; then the swap steps back and tries again.
-const LOCK: &str = "40ms";
+/// The swap waits for readers at most this long, and others behind it; then it steps back and tries again.
+const LOCK: &str = "30ms";
 /// The lanes may take this long to end a commit, and the new tables to catch up with them.
 const HOLD: &str = "1s";
 const HELD: Duration = Duration::from_millis(1500);
@@ -38,7 +38,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct Swapped {
     /// The new tables have everything up to here.
     pub seq: u64,
-    /// How long readers were held up, and how many tries it took.
+    /// How long a reader was held up at most, the wait for others' locks included, and how many tries it took.
     pub lock: Duration,
     pub tries: i32,
 }
@@ -87,6 +87,7 @@ pub(super) async fn swap(tool: &Rebuilder, rebuild: &Rebuild, incoming: &str) ->
                 let swapped = Swapped { seq, lock, tries };
                 crash_point!("rebuild-swapped");
                 record(&tool.live, rebuild, swapped).await?;
+                shadow::drop(&tool.live, SHADOW).await?;
                 return Ok(swapped);
             }
             Err(Failed::Busy) => {
@@ -118,20 +119,23 @@ async fn attempt(
 ) -> Result<(u64, Duration), Failed> {
     let mut connection = tool.live.acquire().await?;
     connection.execute(AssertSqlSafe(shadow::beside(OUTGOING))).await?;
+    if incoming == ARCHIVE {
+        shadow::drop(&tool.live, SHADOW).await?;
+    }
     let mut tx = connection.begin().await?;
     ledger::hold(&mut tx, rebuild).await?;
-    lock(&mut tx, VACUUM, "share update exclusive").await?;
+    tx.execute(AssertSqlSafe(lock(VACUUM, "share update exclusive"))).await?;
     let target = hold_the_lanes(&mut tx, tool).await?;
     let seq = match catching {
         Some(catching) => catch_up_to(catching, target).await?,
         None => shadow::position(&mut tx, incoming).await?,
     };
     prepare(&mut tx, incoming).await?;
-    lock(&mut tx, LOCK, "access exclusive").await?;
-    let locked = Instant::now();
-    crash_point!("rebuild-swap-locked");
-    tx.execute(AssertSqlSafe(moves(incoming))).await?;
     take_position(&mut tx, tool, rebuild, seq, incoming).await?;
+    crash_point!("rebuild-swap-locked");
+    // From here on a reader may be held up, behind this one's wait or behind its lock. All else is done.
+    let locked = Instant::now();
+    tx.execute(AssertSqlSafe(moves(incoming))).await?;
     crash_point!("rebuild-swap-commit");
     tx.commit().await?;
     Ok((seq, locked.elapsed()))
@@ -148,15 +152,10 @@ async fn catch_up_to(mut catching: CatchUp, target: u64) -> Result<u64, Failed> 
     Ok(timeout(HELD, catch_up).await.map_err(|_| Failed::Busy)??)
 }
 
-async fn lock(
-    connection: &mut PgConnection,
-    patience: &str,
-    mode: &str,
-) -> Result<(), sqlx::Error> {
+/// Statements that lock the live tables, or give up in time.
+fn lock(patience: &str, mode: &str) -> String {
     let tables = SWAPPED.map(|table| format!("public.{table}")).join(", ");
-    let sql = format!("set local lock_timeout = '{patience}'; lock table {tables} in {mode} mode");
-    connection.execute(AssertSqlSafe(sql)).await?;
-    Ok(())
+    format!("set local lock_timeout = '{patience}'; lock table {tables} in {mode} mode;")
 }
 
 /// Keeps worker and lanes from committing. Gives the position that readers have seen: the new tables
@@ -205,20 +204,25 @@ async fn prepare(connection: &mut PgConnection, incoming: &str) -> Result<(), sq
          select org_id, agent_id, seq from {incoming}.agent_dirty;"
     );
     connection.execute(AssertSqlSafe(sql)).await?;
+    for table in SWAPPED {
+        let vacuum = format!("alter table {incoming}.{table} reset (autovacuum_enabled)");
+        connection.execute(AssertSqlSafe(vacuum)).await?;
+    }
     Ok(())
 }
 
-/// Names move, rows do not: the live tables out, the new ones in, the schemas to their places.
+/// Names move, rows do not: readers are locked out, the live tables go out, the new ones in, the schemas to their
+/// places. One round trip.
 fn moves(incoming: &str) -> String {
-    let mut sql = String::new();
+    let mut sql = lock(LOCK, "access exclusive");
     for table in SWAPPED {
         sql.push_str(&format!("alter table public.{table} set schema {OUTGOING};"));
-    }
-    for table in SWAPPED {
         sql.push_str(&format!("alter table {incoming}.{table} set schema public;"));
-        sql.push_str(&format!("alter table public.{table} reset (autovacuum_enabled);"));
     }
-    sql.push_str(&format!("drop schema {incoming} cascade;"));
+    if incoming == ARCHIVE {
+        // Its place is needed; what is left in it goes after the commit.
+        sql.push_str(&format!("alter schema {ARCHIVE} rename to {SHADOW};"));
+    }
     sql.push_str(&format!("alter schema {OUTGOING} rename to {ARCHIVE};"));
     sql
 }
@@ -230,7 +234,7 @@ async fn take_position(
     rebuild: &Rebuild,
     seq: u64,
     incoming: &str,
-) -> Result<()> {
+) -> Result<(), Failed> {
     let identity = &tool.seen.identity;
     let (fence,): (i64,) = sqlx::query_as(
         "insert into projection_lease (projection, owner, fence, expires_at) values ($1, 'rebuild', 1, now())
@@ -275,8 +279,11 @@ async fn take_position(
     .bind(signed(seq))
     .execute(connection)
     .await?;
-    ensure!(entered.rows_affected() == 1, "another process works on this rebuild now");
-    Ok(())
+    if entered.rows_affected() == 1 {
+        Ok(())
+    } else {
+        Err(anyhow!("another process works on this rebuild now, or it was aborted").into())
+    }
 }
 
 /// The measured lock, for who asks later; the swap itself is done.

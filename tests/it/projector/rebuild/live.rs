@@ -10,7 +10,7 @@ use reqwest::Client;
 use serde_json::Value;
 use tests::harness::{ORG, PATIENCE, Projection, wait_until};
 
-use super::{bytes, history, rebuild, setup};
+use super::{bytes, history, longest_lock_ms, rebuild, setup};
 use crate::projector::long;
 
 /// What a reader has seen: how long each read took, by what went on meanwhile.
@@ -138,8 +138,11 @@ async fn a_rebuild_under_traffic_is_seen_by_no_reader_and_equals_the_live_tables
         seen.quiet.len(),
         seen.during.len(),
     );
-    assert!(lock < 50.0, "readers were held up for {lock} ms");
+    assert!(lock < longest_lock_ms(), "readers were held up for {lock} ms");
     assert!(seen.during.len() > 50);
+    // Twice the usual; beside other tests the cores are everybody's.
+    let allowance = Duration::from_millis(long(0, 250) as u64);
+    assert!(during < quiet * 2 + allowance, "{during:?} beside {quiet:?}");
 
     // The tables that were live before, caught up by the same fold, against the rebuilt ones.
     projection.settle_within(PATIENCE * 4).await;
