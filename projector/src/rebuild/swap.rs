@@ -245,12 +245,16 @@ async fn take_position(
     .bind(PROJECTION)
     .fetch_one(&mut *connection)
     .await?;
-    connection
-        .execute("delete from public.checkpoint where projection in ('main', 'agents')")
-        .await?;
+    // The rows stay: an operator's repair that waits for them goes on with what they say then.
     sqlx::query(
-        "insert into public.checkpoint (projection, lane, stream, stream_created_at, seq, fence)
-         values ($1, 0, $3, $4, $5, $6), ($2, 0, $3, $4, 0, $6)",
+        "with moved as (
+             update public.checkpoint set stream = $3, stream_created_at = $4, fence = $6, updated_at = now(),
+                 seq = case projection when $1 then $5 else 0 end
+             where projection in ($1, $2) returning projection)
+         insert into public.checkpoint (projection, lane, stream, stream_created_at, seq, fence)
+         select name, 0, $3, $4, case name when $1 then $5 else 0 end, $6
+         from unnest(array[$1, $2]) as told (name)
+         where name not in (select projection from moved)",
     )
     .bind(PROJECTION)
     .bind(AGENTS)
