@@ -52,6 +52,9 @@ impl<T> Last<T> {
     }
 }
 
+/// Messages remembered of one lead. A lead has some dozens.
+const REMEMBERED: usize = 256;
+
 /// All that must be remembered of a lead so that a late event changes it as if it had come in time.
 ///
 /// The numbers of the fields are the stored format: never reuse one.
@@ -93,6 +96,11 @@ pub struct LeadState {
     last_seq: u64,
     #[n(15)]
     trace_id: Option<[u8; 16]>,
+    /// The messages that told of the lead, sorted, the latest of them at most: its timeline is read from
+    /// the stream by them.
+    #[n(16)]
+    #[cbor(default)]
+    seqs: Vec<u64>,
 }
 
 impl LeadState {
@@ -117,6 +125,7 @@ impl LeadState {
             let stamp = Stamp { at: write.at, event_id: event.event_id.clone() };
             self.write(stamp, &write.field, touches);
         }
+        self.remember(event.seq);
         if event.seq > self.last_seq {
             self.last_seq = event.seq;
             self.trace_id = event.trace_id.map(uuid::Uuid::into_bytes);
@@ -147,6 +156,26 @@ impl LeadState {
     /// Writes that are kept one by one: what makes a state grow with its lead's history.
     pub fn kept_writes(&self) -> usize {
         self.statuses.len() + self.owners.len()
+    }
+
+    /// The greatest of all that came, whatever the order in which they came.
+    fn remember(&mut self, seq: u64) {
+        if let Err(place) = self.seqs.binary_search(&seq) {
+            self.seqs.insert(place, seq);
+            if self.seqs.len() > REMEMBERED {
+                self.seqs.remove(0);
+            }
+        }
+    }
+
+    /// The messages that told of the lead: the last [`REMEMBERED`] of them.
+    pub fn seqs(&self) -> &[u64] {
+        &self.seqs
+    }
+
+    /// There may be earlier messages than `seqs` has.
+    pub fn forgets(&self) -> bool {
+        self.seqs.len() >= REMEMBERED
     }
 
     /// The form in which the state is stored beside the row.

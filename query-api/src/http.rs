@@ -13,7 +13,7 @@ use crate::{
     consistency::consistency,
     export::{LeaderboardCsv, leads_csv},
     kpis::{Funnel, Industries, Summary, Timeseries, outcomes},
-    leads::{Lead, Leads},
+    leads::{Lead, Leads, Timeline},
     live::stream,
     meta::Meta,
     openapi::{docs, openapi},
@@ -28,6 +28,7 @@ pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
     let reads = Router::new()
         .route("/v1/leads", get(read::<Leads>))
         .route("/v1/leads/{board_id}/{item_id}", get(read::<Lead>))
+        .route("/v1/leads/{board_id}/{item_id}/timeline", get(read::<Timeline>))
         .route("/v1/agents", get(read::<Agents>))
         .route("/v1/agents/{agent_id}", get(read::<Agent>))
         .route("/v1/agents/leaderboard", get(read::<Leaderboard>))

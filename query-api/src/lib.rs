@@ -27,4 +27,5 @@ mod text;
 mod users;
 mod value;
 mod versions;
+mod warm;
 mod window;

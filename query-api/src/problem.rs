@@ -29,7 +29,7 @@ pub(crate) enum Problem {
     MethodNotAllowed,
     #[error("the read models have applied {applied}, not yet {asked}")]
     Behind { asked: i64, applied: i64 },
-    #[error("the limit of this API key is reached")]
+    #[error("the limit of this API key or of its org is reached")]
     TooMany { retry_after_seconds: u64 },
     #[error("the request can't be answered in time; try again")]
     Unavailable,

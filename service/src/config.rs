@@ -88,6 +88,8 @@ pub struct QueryApi {
     /// Points that one API key gets back in a second; a read that is not answered from memory takes 1 to
     /// 200 of them. Default: 20000.
     pub rate_limit: u32,
+    /// The same of all keys of an org together. Default: 80000.
+    pub org_rate_limit: u32,
 }
 
 /// A configuration that can't be used: everything that is wrong with it.
@@ -215,9 +217,11 @@ fn read_projector(section: Section<'_, '_>) -> Projector {
 fn read_query_api(section: Section<'_, '_>) -> QueryApi {
     let listen = listen(&section, 8082);
     let seconds = section.number("cache_ttl_seconds", Some("CACHE_TTL_SECONDS"), 60, 1..=86_400);
-    let rate_limit = bounded(section.number("rate_limit", None, 20_000, 1..=10_000_000));
+    let points = |name, default| bounded(section.number(name, None, default, 1..=10_000_000));
+    let (rate_limit, org_rate_limit) =
+        (points("rate_limit", 20_000), points("org_rate_limit", 80_000));
     section.finish();
-    QueryApi { listen, cache_ttl: Duration::from_secs(seconds), rate_limit }
+    QueryApi { listen, cache_ttl: Duration::from_secs(seconds), rate_limit, org_rate_limit }
 }
 
 fn listen(section: &Section<'_, '_>, default_port: u16) -> SocketAddr {

@@ -13,3 +13,4 @@ mod live;
 mod orgs;
 mod plans;
 mod races;
+mod timeline;

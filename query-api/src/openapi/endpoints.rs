@@ -47,6 +47,13 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         "One lead"
     ),
     endpoint!(
+        "/v1/leads/{board_id}/{item_id}/timeline",
+        "leads:read",
+        "board_id item_id cursor limit min_seq",
+        "Timeline",
+        "What happened to one lead, the earliest first; read from the stream of record"
+    ),
+    endpoint!(
         "/v1/agents",
         "metrics:read",
         "q cursor limit min_seq",

@@ -24,6 +24,14 @@ const SCHEMAS: &[(&str, &[&str])] = &[
         lifecycle:active|archived|deleted last_event_at:at last_seq:int trace_id:str?"],
     ),
     ("LeadPage", &["items:[#Lead] next_cursor:str? count:int!"]),
+    (
+        "Happened",
+        &[
+            "what:created|imported|first_seen|renamed|moved|assigned|status_changed|amount_changed|industry_changed|next_call_changed|touched|won|lost|reopened|archived|deleted|restored|commented \
+        from:str? to:str? occurred_at:at seq:int actor_id:id? actor_name:str? seconds_since_previous:num?",
+        ],
+    ),
+    ("Timeline", &["items:[#Happened] next_cursor:str? complete:bool"]),
     ("IndustryShare", &["assigned:int cohort_won:int closed_won:int amount_sum:money"]),
     ("AgentMetrics", &[METRICS, FIGURES]),
     ("Agent", &["agent_id:id agent_name:str as_of:at windows:[#AgentMetrics]"]),
@@ -38,7 +46,7 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     ("Figures", &[FIGURES]),
     (
         "Summary",
-        &["from:at to:at window:str! as_of:at current:#Figures previous:#Figures? delta:{any}?"],
+        &["from:at to:at window:str! as_of:at current:#Figures previous:#Figures? delta:#Delta?"],
     ),
     (
         "Steps",
@@ -48,7 +56,25 @@ const SCHEMAS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Funnel", &["from:at to:at as_of:at current:#Steps previous:#Steps?"]),
-    ("Series", &["group:str? points:[{any}]"]),
+    (
+        "Delta",
+        &[
+            "assigned_count:int touched_count:int cohort_won_count:int conversion_rate:num? closed_won_count:int \
+        period_conversion_rate:num? deals_amount_sum:money deals_amount_count:int avg_deal_size:money? \
+        median_response_seconds:num? median_time_to_close_seconds:num? time_to_close_count:int",
+        ],
+    ),
+    (
+        "Point",
+        &[
+            "bucket:date start:at end:at partial:bool assigned_count:int! touched_count:int! cohort_won_count:int! \
+        conversion_rate:num?! conversion_rate_n:int! closed_won_count:int! period_conversion_rate:num?! \
+        period_conversion_rate_n:int! deals_amount_sum:money! avg_deal_size:money?! avg_deal_size_n:int! \
+        median_response_seconds:num?! median_response_seconds_n:int! median_time_to_close_seconds:num?! \
+        median_time_to_close_seconds_n:int!",
+        ],
+    ),
+    ("Series", &["group:str? points:[#Point]"]),
     (
         "Timeseries",
         &["bucket:day|week|month group_by:none|agent|industry|board time_zone:str from:at to:at \
