@@ -89,7 +89,7 @@ impl Read for Leads {
         Self {
             selection: Selection::parse(params, caller),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
-            cursor: params.one("cursor", params::text),
+            cursor: params.one("cursor", params::cursor),
             count: params.choice(
                 "count",
                 &[("none", Count::None), ("estimated", Count::Estimated), ("exact", Count::Exact)],

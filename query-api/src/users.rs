@@ -60,7 +60,7 @@ impl Read for Users {
         Self {
             q: params.one("q", params::text),
             ids,
-            cursor: params.one("cursor", params::text),
+            cursor: params.one("cursor", params::cursor),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
             emails: caller.may(Scope::Pii),
         }

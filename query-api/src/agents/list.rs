@@ -76,7 +76,7 @@ impl Read for Agents {
     fn parse(params: &mut Params, _: &Caller) -> Self {
         Self {
             q: params.one("q", params::text),
-            cursor: params.one("cursor", params::text),
+            cursor: params.one("cursor", params::cursor),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
         }
     }

@@ -78,7 +78,7 @@ impl Read for Timeline {
         Self {
             board_id: params.one("board_id", params::id),
             item_id: params.one("item_id", params::id),
-            cursor: params.one("cursor", params::text),
+            cursor: params.one("cursor", params::cursor),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
         }
     }
