@@ -140,8 +140,9 @@ async fn a_rebuild_under_traffic_is_seen_by_no_reader_and_equals_the_live_tables
     );
     assert!(lock < longest_lock_ms(), "readers were held up for {lock} ms");
     assert!(seen.during.len() > 50);
-    // Twice the usual; beside other tests the cores are everybody's.
-    let allowance = Duration::from_millis(long(0, 250) as u64);
+    // Twice the usual and a little, with binaries that are not optimised; beside other tests the cores are
+    // everybody's.
+    let allowance = Duration::from_millis(long(20, 250) as u64);
     assert!(during < quiet * 2 + allowance, "{during:?} beside {quiet:?}");
 
     // The tables that were live before, caught up by the same fold, against the rebuilt ones.
