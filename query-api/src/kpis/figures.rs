@@ -170,7 +170,9 @@ impl Side {
         query.push(" from lead_fact where lifecycle <> 'deleted' and org_id = ");
         query.push_bind(org.id.clone());
         if self == Self::Cohort && wanted.owned {
-            query.push(" and assigned_user_id is not null");
+            // Not as `is not null`: that would make the agents' index a candidate, which Postgres 18 prefers to
+            // skip through, agent by agent, where a board is asked for. Measured: 29 ms instead of 9.
+            query.push(" and num_nonnulls(assigned_user_id) = 1");
         }
         query.push(format_args!(" and {at} > start and {at} <= stop"));
         if !part.boards.is_empty() {

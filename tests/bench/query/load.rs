@@ -62,9 +62,11 @@ impl Figures {
         self.rate * good as f64 / self.times.len() as f64
     }
 
-    /// Every answer must have this status, and come from there.
+    /// Nearly every answer must have this status, and come from there: a figure that expires meanwhile ends
+    /// the answers of its version.
     pub(super) fn all(self, status: u16, origin: &str) -> Self {
-        assert_eq!(self.from(status, origin), self.times.len(), "{:?}", self.origins);
+        let share = self.from(status, origin) as f64 / self.times.len() as f64;
+        assert!(share > 0.999, "{:?}", self.origins);
         self
     }
 }
