@@ -5,6 +5,7 @@ mod batch;
 mod poison;
 mod retry;
 mod routes;
+mod unreadable;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -34,6 +35,7 @@ use crate::{
     version::Versions,
 };
 use batch::Batch;
+pub use unreadable::read_again;
 pub use routes::{BUCKETS, LanesGone, Routes, bucket, bucket_of};
 
 /// A batch ends when nothing came for this long, …

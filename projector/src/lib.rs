@@ -10,11 +10,13 @@ macro_rules! crash_point {
 }
 
 pub mod agents;
+pub mod cli;
 pub mod event;
 pub mod fold;
 pub mod lane;
 pub mod lease;
 pub mod mapping;
+pub mod ops;
 pub mod reader;
 pub mod rebuild;
 pub mod refold;

@@ -22,12 +22,15 @@ use crate::{
     lease::Lease,
     mapping::Mapping,
     reader::{self, ReadError},
+    ops::pause::Pause,
     store::{self, OpenError, Position, WriteError},
     watch::Watch,
 };
 
 /// A standby asks this often whether the lease is free.
 const STANDBY: Duration = Duration::from_millis(500);
+/// A pause is looked for this often: it holds within a second.
+const PAUSED: Duration = Duration::from_millis(250);
 /// Operators' requests are looked for this often.
 const RETRIES: Duration = Duration::from_secs(1);
 /// How long lanes may take to commit what they hold.
@@ -66,6 +69,8 @@ enum Ended {
     Panicked,
     #[error("the lanes did not commit what they hold in time")]
     Hung,
+    #[error("paused by an operator")]
+    Paused,
 }
 
 impl Projector {
@@ -117,7 +122,11 @@ impl Projector {
         while !stop.is_cancelled() {
             let started = tokio::time::Instant::now();
             match self.attempt(stop).await {
-                Ok(()) => continue,
+                Ok(()) | Err(Ended::Paused) => continue,
+                Err(Ended::Write(WriteError::Repaired)) => {
+                    info!("{}", WriteError::Repaired);
+                    continue;
+                }
                 Err(error) => self.report(&error),
             }
             if started.elapsed() > PAUSE.1 {
@@ -161,7 +170,11 @@ impl Projector {
                 self.projection.down(ended.to_string());
                 error!("fault: {ended}");
             }
-            Ended::Write(_) | Ended::LeaseLost | Ended::Panicked | Ended::Hung => {
+            Ended::Write(_)
+            | Ended::LeaseLost
+            | Ended::Panicked
+            | Ended::Hung
+            | Ended::Paused => {
                 warn!(cause, "projection interrupted: {ended}");
             }
         }
@@ -173,6 +186,7 @@ impl Projector {
         let stream = reader::find(&self.jetstream).await?;
         let seen = reader::look(&stream).await?;
         self.nats.up(None, format!("stream {} at {}", seen.identity.name, seen.last));
+        self.wait_while_paused(stop).await?;
         let Some(lease) = self.take_lease(stop).await? else { return Ok(()) };
         let outcome = self.project(&lease, &stream, &seen, stop).await;
         if let Err(error) = lease.release(&self.pool).await {
@@ -193,9 +207,32 @@ impl Projector {
         }
     }
 
+    /// A pause holds whoever would own the projection, also after a restart. The lease stays free.
+    async fn wait_while_paused(&self, stop: &CancellationToken) -> Result<(), Ended> {
+        let mut said = false;
+        while !stop.is_cancelled() {
+            let Some(pause) = Pause::find(&self.pool).await? else { break };
+            metrics::gauge!("projector_paused").set(1.0);
+            self.projection.up(None, pause.to_string());
+            if !said {
+                info!("{pause}");
+                said = true;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(PAUSED) => {}
+            }
+        }
+        metrics::gauge!("projector_paused").set(0.0);
+        Ok(())
+    }
+
     async fn take_lease(&self, stop: &CancellationToken) -> Result<Option<Lease>, Ended> {
         let mut said = false;
         while !stop.is_cancelled() {
+            if Pause::find(&self.pool).await?.is_some() {
+                return Ok(None);
+            }
             if let Some(lease) = Lease::take(&self.pool, self.config.projector.lease_ttl).await? {
                 info!(fence = lease.fence, "lease taken, projecting");
                 return Ok(Some(lease));
@@ -243,7 +280,8 @@ impl Projector {
         });
         let (pool, token) = (self.pool.clone(), halt.clone());
         // The lanes end when the last of their routes is gone and they have committed the rest.
-        tasks.spawn(async move { Ok(hand_on_retries(&pool, routes, token).await?) });
+        let retried = Arc::clone(&mapping);
+        tasks.spawn(async move { Ok(hand_on_retries(&pool, &retried, routes, token).await?) });
         let worker = Worker::new(
             self.pool.clone(),
             lease.fence,
@@ -255,6 +293,8 @@ impl Projector {
         tasks.spawn(async move { Ok(worker.run(token).await?) });
         let (pool, token) = (self.pool.clone(), halt.clone());
         tasks.spawn(async move { Ok(progress.versions.publish(&pool, token).await?) });
+        let (pool, token) = (self.pool.clone(), halt.clone());
+        tasks.spawn(async move { end_when_paused(&pool, token).await });
         let (holder, pool, token) = (lease.clone(), self.pool.clone(), halt.clone());
         tasks.spawn(async move {
             holder.keep(&pool, token.clone()).await;
@@ -323,6 +363,7 @@ type Tasks = JoinSet<Result<(), Ended>>;
 /// Tells the lanes which dead letters an operator wants applied again.
 async fn hand_on_retries(
     pool: &PgPool,
+    mapping: &Mapping,
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<(), sqlx::Error> {
@@ -331,11 +372,25 @@ async fn hand_on_retries(
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(RETRIES) => {}
         }
+        lane::read_again(pool, mapping).await?;
         for key in store::retries_requested(&mut *pool.acquire().await?).await? {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = routes.retry(key) => {}
             }
+        }
+    }
+}
+
+/// Ends the attempt when an operator pauses the projection.
+async fn end_when_paused(pool: &PgPool, stop: CancellationToken) -> Result<(), Ended> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(PAUSED) => {}
+        }
+        if Pause::find(pool).await?.is_some() {
+            return Err(Ended::Paused);
         }
     }
 }

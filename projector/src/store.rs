@@ -18,15 +18,16 @@ use sqlx::{
 pub(crate) use leads::signed;
 pub use leads::{Known, load_leads, mark_dirty, upsert_leads};
 pub use parked::{
-    LeftOut, Letter, Parked, SKIPPED, letters_of, load_parked, park, recently_parked,
-    retries_requested, settle_letters,
+    LeftOut, Letter, Parked, SKIPPED, Unread, letters_of, load_parked, name_unread, park,
+    recently_parked, retries_requested, settle_letters, settle_unread, unread_requested,
 };
 pub use position::{
-    OpenError, Position, StreamIdentity, advance, mapping_of_tables, open_positions,
+    OpenError, Position, StreamIdentity, advance, hold_lanes, mapping_of_tables, open_positions,
+    positions,
 };
 pub(crate) use position::{previous_mapping, swap_mapping};
 pub use rows::{LEAD_COLUMNS, copy_leads, read_lead};
-pub use users::upsert_users;
+pub use users::{StoredUser, not_later, replace_users, upsert_users};
 
 /// The name of the projection that keeps LeadFact, beside its lanes' positions.
 pub const PROJECTION: &str = "main";
@@ -78,6 +79,9 @@ pub enum WriteError {
         "{0} leads were refused within ten minutes: mend the cause, the projection goes on by itself"
     )]
     Systemic(i64),
+    /// An operator changed rows or dead letters: what this process remembers of them is no longer true.
+    #[error("an operator repaired the read models, the projection begins again with what they are now")]
+    Repaired,
     /// Worth another try.
     #[error("postgres is not available")]
     Transient(#[source] sqlx::Error),

@@ -181,3 +181,67 @@ pub async fn recently_parked(connection: &mut PgConnection) -> Result<i64, sqlx:
     .await?;
     Ok(count)
 }
+
+/// A letter of no lead that an operator wants read again.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Unread {
+    pub seq: i64,
+    pub payload: Vec<u8>,
+}
+
+/// The letters without a lead whose retry was asked for.
+pub async fn unread_requested(connection: &mut PgConnection) -> Result<Vec<Unread>, sqlx::Error> {
+    sqlx::query_as(
+        "select seq, payload from dead_letter
+         where projection = $1 and retry_requested_at is not null and resolved_at is null
+           and (org_id is null or board_id is null or item_id is null)
+         order by seq limit 100",
+    )
+    .bind(PROJECTION)
+    .fetch_all(connection)
+    .await
+}
+
+/// It is readable now: from here on it is a letter of its lead, whose request stands.
+pub async fn name_unread(
+    connection: &mut PgConnection,
+    seq: i64,
+    envelope: &Envelope,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update dead_letter set org_id = $3, board_id = $4, item_id = $5, event_id = $6, kind = $7
+         where projection = $1 and seq = $2",
+    )
+    .bind(PROJECTION)
+    .bind(seq)
+    .bind(&envelope.org)
+    .bind(envelope.board_id)
+    .bind(envelope.item_id)
+    .bind(&envelope.event_id)
+    .bind(envelope.kind.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How reading it again ended: done, or parked on with the reason of now.
+pub async fn settle_unread(
+    connection: &mut PgConnection,
+    seq: i64,
+    refused: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update dead_letter set
+             retry_requested_at = null,
+             reason = coalesce($3, reason),
+             resolved_at = case when $3::text is null then now() end,
+             resolution = case when $3::text is null then 'retried' end
+         where projection = $1 and seq = $2 and resolved_at is null",
+    )
+    .bind(PROJECTION)
+    .bind(seq)
+    .bind(refused)
+    .execute(connection)
+    .await?;
+    Ok(())
+}
