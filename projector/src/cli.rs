@@ -162,7 +162,11 @@ async fn obey(cli: Cli) -> Result<ExitCode> {
         Command::RebuildLead { lead, dry_run, reason } => {
             operator.rebuild_lead(&lead, dry_run, reason).await?;
         }
-        Command::Serve | Command::Migrate | Command::CheckConfig | Command::Rebuild(_) | Command::Verify(_) => {}
+        Command::Serve
+        | Command::Migrate
+        | Command::CheckConfig
+        | Command::Rebuild(_)
+        | Command::Verify(_) => {}
     }
     Ok(ExitCode::SUCCESS)
 }

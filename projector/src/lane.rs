@@ -35,8 +35,8 @@ use crate::{
     version::Versions,
 };
 use batch::Batch;
-pub use unreadable::read_again;
 pub use routes::{BUCKETS, LanesGone, Routes, bucket, bucket_of};
+pub use unreadable::read_again;
 
 /// A batch ends when nothing came for this long, …
 const IDLE: Duration = Duration::from_millis(5);

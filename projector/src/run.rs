@@ -21,8 +21,8 @@ use crate::{
     lane::{self, Lane, LaneSettings, Progress, Routes},
     lease::Lease,
     mapping::Mapping,
-    reader::{self, ReadError},
     ops::pause::Pause,
+    reader::{self, ReadError},
     store::{self, OpenError, Position, WriteError},
     watch::Watch,
 };
@@ -170,11 +170,7 @@ impl Projector {
                 self.projection.down(ended.to_string());
                 error!("fault: {ended}");
             }
-            Ended::Write(_)
-            | Ended::LeaseLost
-            | Ended::Panicked
-            | Ended::Hung
-            | Ended::Paused => {
+            Ended::Write(_) | Ended::LeaseLost | Ended::Panicked | Ended::Hung | Ended::Paused => {
                 warn!(cause, "projection interrupted: {ended}");
             }
         }

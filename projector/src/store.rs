@@ -80,7 +80,9 @@ pub enum WriteError {
     )]
     Systemic(i64),
     /// An operator changed rows or dead letters: what this process remembers of them is no longer true.
-    #[error("an operator repaired the read models, the projection begins again with what they are now")]
+    #[error(
+        "an operator repaired the read models, the projection begins again with what they are now"
+    )]
     Repaired,
     /// Worth another try.
     #[error("postgres is not available")]

@@ -44,6 +44,10 @@ impl Head {
         Ok(Self(jetstream::new(client)))
     }
 
+    pub(crate) fn jetstream(&self) -> jetstream::Context {
+        self.0.clone()
+    }
+
     /// The last sequence, and when the first event after `applied` came.
     async fn look(&self, applied: i64) -> Option<(u64, Option<DateTime<Utc>>)> {
         let applied = u64::try_from(applied).ok()?;

@@ -17,6 +17,7 @@ mod limits;
 mod live;
 mod meta;
 mod openapi;
+mod ops;
 mod params;
 mod problem;
 mod read;

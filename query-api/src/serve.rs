@@ -4,11 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use leadpulse_service::{
-    config::Config,
+    config::{self, Config},
     health::{Dependency, Health, Need},
     http, shutdown, telemetry,
 };
-use projector::mapping::Mapping;
+use projector::{mapping::Mapping, ops::Tools};
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use tokio::{
@@ -32,6 +32,8 @@ use crate::{
     warm::warm,
 };
 
+/// Connections for `/ops`.
+const OPERATORS: u32 = 3;
 /// Between two looks at Postgres.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -51,9 +53,13 @@ pub async fn run(config: Config) -> Result<()> {
     let head = Head::connect(config.nats.url.expose_secret()).await;
     // Some more than there are connections: one read has its statements sent while another's come back.
     let loads_limit = connections + connections / 2;
+    let head = head.context("the NATS URL can't be used")?;
+    let operators = config::Postgres { max_connections: OPERATORS, ..config.postgres.clone() };
+    let operators = projector::store::pool(&operators).context("the Postgres URL can't be used")?;
     let app = Arc::new(App {
         hub: Hub::default(),
-        head: head.context("the NATS URL can't be used")?,
+        ops: Tools::new(config.clone(), operators, head.jetstream()),
+        head,
         mapping: Mapping::of(&config),
         stop: stop.clone(),
         loads: Semaphore::new(loads_limit),

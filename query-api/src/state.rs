@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc};
 
 use leadpulse_service::config::Org;
-use projector::mapping::Mapping;
+use projector::{mapping::Mapping, ops::Tools};
 use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
@@ -32,6 +32,8 @@ pub(crate) struct App {
     pub(crate) loads: Semaphore,
     /// How many may be made at the same time.
     pub(crate) loads_limit: usize,
+    /// What `/ops` works with: connections of its own, so that an operator keeps no dashboard waiting.
+    pub(crate) ops: Tools,
     pub(crate) stop: CancellationToken,
 }
 

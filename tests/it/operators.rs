@@ -1,5 +1,6 @@
 //! The operators' tool: the real binary over real servers, as an operator or a script would run it.
 
+mod api;
 mod control;
 mod dead_letters;
 mod explain;

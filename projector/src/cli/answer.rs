@@ -131,9 +131,16 @@ impl Operator {
                 let org = match (org, self.tools.config.orgs.as_slice()) {
                     (Some(org), _) => org,
                     (None, [only]) => only.id.clone(),
-                    (None, _) => bail!(Usage("the configuration has several orgs: --org says which".into())),
+                    (None, _) => {
+                        bail!(Usage("the configuration has several orgs: --org says which".into()))
+                    }
                 };
                 let explained = explain::agent(&self.tools, &org, agent, window, &metric).await?;
+                let Some(explained) = explained else {
+                    bail!(
+                        "{agent} is no agent of {org}: no lead is assigned to it or was won by it"
+                    );
+                };
                 self.terminal.show(&explained, text::explained_agent)
             }
         }
@@ -157,7 +164,8 @@ impl Operator {
         };
         let out: Box<dyn Write> = match &args.output {
             Some(path) => Box::new(
-                File::create_new(path).with_context(|| format!("{} can't be created", path.display()))?,
+                File::create_new(path)
+                    .with_context(|| format!("{} can't be created", path.display()))?,
             ),
             None => Box::new(std::io::stdout().lock()),
         };
@@ -180,7 +188,8 @@ impl Operator {
     pub(super) async fn import(&self, args: ImportArgs) -> Result<()> {
         self.tools.check_schema().await?;
         let open = || {
-            File::open(&args.file).with_context(|| format!("{} can't be opened", args.file.display()))
+            File::open(&args.file)
+                .with_context(|| format!("{} can't be opened", args.file.display()))
         };
         let (head, messages) = transfer::check(open()?)?;
         let masked = if head.masked { ", masked" } else { "" };

@@ -172,9 +172,9 @@ pub(super) fn moment(text: &str) -> Result<DateTime<Utc>, String> {
         }?;
         Utc::now().checked_sub_signed(age)
     };
-    instant::parse(text)
-        .or_else(age)
-        .ok_or_else(|| "neither an instant such as 2026-03-02T10:00:00Z nor an age such as 2h".into())
+    instant::parse(text).or_else(age).ok_or_else(|| {
+        "neither an instant such as 2026-03-02T10:00:00Z nor an age such as 2h".into()
+    })
 }
 
 impl Operator {
@@ -188,7 +188,9 @@ impl Operator {
             LettersCommand::Show { seq } => {
                 match dead_letters::show(&self.tools, seq, None).await? {
                     Some(letter) => self.terminal.show(&letter, text::letter),
-                    None => bail!("there is no letter {seq}: `projector dead-letters list` shows what there is"),
+                    None => bail!(
+                        "there is no letter {seq}: `projector dead-letters list` shows what there is"
+                    ),
                 }
             }
             LettersCommand::Retry { filter, all, dry_run, rate } => {
@@ -199,7 +201,9 @@ impl Operator {
             }
             LettersCommand::Skip { filter, reason, dry_run } => {
                 if !filter.narrows() {
-                    bail!(Usage("which ones? some of --org, --board, --lead, --kind, --error, --seq".into()));
+                    bail!(Usage(
+                        "which ones? some of --org, --board, --lead, --kind, --error, --seq".into()
+                    ));
                 }
                 self.skip(&filter, reason, dry_run).await
             }
@@ -240,8 +244,7 @@ impl Operator {
         );
         self.terminal.confirm(&plan)?;
         let act = self.act("dead-letters skip", json!({ "filter": filter }), Some(reason.clone()));
-        let skipped =
-            self.audited(&act, dead_letters::skip(&self.tools, filter, &reason)).await?;
+        let skipped = self.audited(&act, dead_letters::skip(&self.tools, filter, &reason)).await?;
         self.terminal.show(&skipped, text::skipped)
     }
 

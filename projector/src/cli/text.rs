@@ -8,11 +8,11 @@ use super::terminal::table;
 use crate::ops::{
     audit::Entry,
     checkpoint::{Checkpoint, Moved},
-    explain::{ExplainedAgent, ExplainedLead},
     dead_letters::{Count, Group, Retried, Shown, Skipped},
+    explain::{ExplainedAgent, ExplainedLead},
     repair::{AgentChange, FieldChange, LeadChange, Repaired},
-    transfer::{Exported, Imported},
     status::{ProjectionStatus, Status, StreamStatus},
+    transfer::{Exported, Imported},
 };
 
 pub(super) fn instant(at: DateTime<Utc>) -> String {
@@ -155,7 +155,8 @@ pub(super) fn letters(groups: &[Group]) -> String {
     if groups.is_empty() {
         return "nothing is parked\n".to_owned();
     }
-    let mut rows = vec![row(["letters", "leads", "org", "board", "first", "last", "since", "error"])];
+    let mut rows =
+        vec![row(["letters", "leads", "org", "board", "first", "last", "since", "error"])];
     for group in groups {
         rows.push(row([
             &group.letters.to_string(),
@@ -181,7 +182,10 @@ pub(super) fn letter(letter: &Shown) -> String {
     };
     let rows = [
         ("seq", letter.seq.to_string()),
-        ("lead", format!("{} {} {}", text(&letter.org_id), id(letter.board_id), id(letter.item_id))),
+        (
+            "lead",
+            format!("{} {} {}", text(&letter.org_id), id(letter.board_id), id(letter.item_id)),
+        ),
         ("event", format!("{} {}", text(&letter.kind), text(&letter.event_id))),
         ("error", letter.error.clone()),
         ("parked", instant(letter.parked_at)),
@@ -259,7 +263,8 @@ pub(super) fn repaired(repaired: &Repaired) -> String {
         let AgentChange { org_id, agent_id, window_days, fields } = change;
         write(format!("agent {org_id} {agent_id}, {window_days} days"), fields);
     }
-    let all = repaired.lead_changes.len() + repaired.user_changes.len() + repaired.agent_changes.len();
+    let all =
+        repaired.lead_changes.len() + repaired.user_changes.len() + repaired.agent_changes.len();
     if all > SHOWN {
         let _ = writeln!(text, "… and {} more; --json has all", all - SHOWN);
     }

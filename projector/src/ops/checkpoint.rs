@@ -81,7 +81,8 @@ pub async fn plan(tools: &Tools, wanted: Move) -> Result<Moved> {
         again: from.saturating_sub(wanted.to),
         skipped: wanted.to.saturating_sub(from),
         fence: now.lanes.iter().map(|lane| lane.fence).max().unwrap_or(0) + 1,
-        stream_adopted: wanted.adopt_stream && now.stream_created_at != Some(seen.identity.created_at),
+        stream_adopted: wanted.adopt_stream
+            && now.stream_created_at != Some(seen.identity.created_at),
     })
 }
 

@@ -162,9 +162,8 @@ pub async fn show(tools: &Tools, seq: i64, org_id: Option<&str>) -> Result<Optio
     .bind(letter.item_id)
     .fetch_all(&tools.pool)
     .await?;
-    let payload = serde_json::from_slice(&letter.payload).unwrap_or_else(|_| {
-        Value::String(String::from_utf8_lossy(&letter.payload).into_owned())
-    });
+    let payload = serde_json::from_slice(&letter.payload)
+        .unwrap_or_else(|_| Value::String(String::from_utf8_lossy(&letter.payload).into_owned()));
     Ok(Some(Shown {
         seq,
         org_id: letter.org_id,

@@ -29,6 +29,13 @@ impl fmt::Display for Pause {
 }
 
 impl Pause {
+    /// For those who do not run the instance: whoever paused it may have named others.
+    pub(super) fn withheld(self) -> Self {
+        let (paused_by, reason) =
+            ("an operator".to_owned(), "ask who runs the instance".to_owned());
+        Self { paused_by, reason, ..self }
+    }
+
     /// Is the projection paused?
     pub async fn find(pool: &PgPool) -> Result<Option<Self>, sqlx::Error> {
         sqlx::query_as(

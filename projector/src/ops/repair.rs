@@ -149,7 +149,9 @@ pub fn org_of_board(tools: &Tools, board_id: i64) -> Result<String> {
         (Some(org), true) => Ok(org.to_owned()),
         (None, _) => bail!("no org has mapped the board {board_id}"),
         (Some(_), false) => {
-            bail!(super::Usage(format!("several orgs have mapped the board {board_id}: --org says which")))
+            bail!(super::Usage(format!(
+                "several orgs have mapped the board {board_id}: --org says which"
+            )))
         }
     }
 }

@@ -54,7 +54,9 @@ impl Head {
     fn parse(line: &str) -> Result<Self> {
         match serde_json::from_str::<Self>(line) {
             Ok(head) if head.leadpulse_export == FORM => Ok(head),
-            Ok(head) => bail!("the file is of form {}, this binary knows {FORM}", head.leadpulse_export),
+            Ok(head) => {
+                bail!("the file is of form {}, this binary knows {FORM}", head.leadpulse_export)
+            }
             Err(_) => bail!("the file does not begin as an export of `projector export` does"),
         }
     }

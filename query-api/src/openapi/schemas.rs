@@ -90,6 +90,54 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     ),
     ("Hits", &["items:[#Hit]"]),
     ("User", &["user_id:id name:str? email:str! kind:str? status:str?"]),
+    (
+        "Any",
+        &[
+            "letters:int! leads:int! still_waiting:int! requested:int! applied:int! refused:int! refusals:[any]!",
+        ],
+    ),
+    ("Finding", &["what:str cure:str"]),
+    (
+        "OpsStatus",
+        &["at:at stream:{any}? projection:{any}? lag:{any}? rates:{any}? findings:[#Finding]"],
+    ),
+    (
+        "LetterGroup",
+        &["error:str org_id:str? board_id:id? letters:int leads:int first_seq:int last_seq:int \
+        first_parked_at:at last_parked_at:at"],
+    ),
+    ("LetterGroups", &["items:[#LetterGroup]"]),
+    (
+        "Letter",
+        &[
+            "seq:int org_id:str? board_id:id? item_id:id? event_id:str? kind:str? error:str parked_at:at \
+        retry_requested_at:at? resolved_at:at? resolution:str? trace_id:str? payload:any waiting_of_lead:[int]",
+        ],
+    ),
+    (
+        "Repaired",
+        &[
+            "dry_run:bool from_seq:int to_seq:int events:int leads:int lead_changes:[any] user_changes:[any] \
+        agent_changes:[any] at:at",
+        ],
+    ),
+    (
+        "ExplainedLead",
+        &["org_id:str board_id:id item_id:id events:int left_out:int fields:[any] agrees:bool"],
+    ),
+    (
+        "ExplainedAgent",
+        &[
+            "org_id:str agent_id:id window_days:int metric:str at:at value:any stored:any stored_at:at? \
+        means:str leads:[any]",
+        ],
+    ),
+    (
+        "AuditEntry",
+        &["id:int who:str command:str arguments:any reason:str? started_at:at ended_at:at? \
+        succeeded:bool? result:any"],
+    ),
+    ("Audit", &["items:[#AuditEntry]"]),
     ("UserPage", &["items:[#User] next_cursor:str?"]),
     ("Status", &["board_id:id status_id:id? status_label:str? leads:int"]),
     ("Labels", &["ids:[id] texts:[str]"]),

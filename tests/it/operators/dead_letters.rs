@@ -145,7 +145,8 @@ async fn a_message_that_is_no_envelope_is_shown_and_can_be_given_up_or_read_agai
     assert_eq!(json(&projection, 0, &["dead-letters", "show", "1"])["payload"], "no json");
     let again = json(&projection, 1, &["dead-letters", "retry", "--all", "--yes"]);
     assert_eq!((&again["requested"], &again["refused"]), (&json!(2), &json!(2)));
-    let words = ["dead-letters", "skip", "--seq", "1", "--seq", "2", "--reason", "rubbish", "--yes"];
+    let words =
+        ["dead-letters", "skip", "--seq", "1", "--seq", "2", "--reason", "rubbish", "--yes"];
     assert_eq!(json(&projection, 0, &words)["letters"], 2);
     json(&projection, 0, &["status"]);
 }

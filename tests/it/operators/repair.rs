@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
 
-use proptest::{strategy::{Strategy, ValueTree}, test_runner::TestRunner};
+use proptest::{
+    strategy::{Strategy, ValueTree},
+    test_runner::TestRunner,
+};
 use serde_json::{Value, json};
 use sqlx::Row;
 use tests::harness::{PATIENCE, Projection, eventually, long_run};
@@ -36,9 +39,13 @@ fn changed(
         }
         let names = [was, is].into_iter().flatten().flat_map(|row| row.as_object().unwrap().keys());
         let mut fields: Vec<String> = names
-            .filter(|name| !["org_id", "board_id", "item_id", "agent_id", "window_days", "user_id"].contains(&name.as_str()))
             .filter(|name| {
-                let of = |row: Option<&Value>| row.map_or(Value::Null, |row| row[name.as_str()].clone());
+                !["org_id", "board_id", "item_id", "agent_id", "window_days", "user_id"]
+                    .contains(&name.as_str())
+            })
+            .filter(|name| {
+                let of =
+                    |row: Option<&Value>| row.map_or(Value::Null, |row| row[name.as_str()].clone());
                 of(was) != of(is)
             })
             .cloned()
@@ -144,7 +151,10 @@ async fn a_part_of_the_stream_touches_only_its_leads() {
     assert_eq!(done["lead_changes"].as_array().unwrap().len(), 1);
     let nothing = json(&projection, 0, &["replay", "--to-time", "2h", "--dry-run"]);
     assert_eq!(nothing["events"], 0);
-    assert!(refused(&projection, 2, &["replay", "--from-seq", "1", "--from-time", "2h"]).contains("cannot"));
+    assert!(
+        refused(&projection, 2, &["replay", "--from-seq", "1", "--from-time", "2h"])
+            .contains("cannot")
+    );
     assert!(refused(&projection, 2, &["replay", "--org", "demo"]).contains("--yes"));
     json(&projection, 0, &["replay", "--yes"]);
     projection.check().await;
@@ -201,6 +211,10 @@ async fn a_lead_is_made_anew_beside_a_live_projection_and_no_memory_brings_the_o
     })
     .await;
     projection.check().await;
-    assert!(refused(&projection, 1, &["rebuild-lead", "9001", "999999", "--yes"]).contains("no event"));
-    assert!(refused(&projection, 1, &["rebuild-lead", "1", "1", "--yes"]).contains("no org has mapped"));
+    assert!(
+        refused(&projection, 1, &["rebuild-lead", "9001", "999999", "--yes"]).contains("no event")
+    );
+    assert!(
+        refused(&projection, 1, &["rebuild-lead", "1", "1", "--yes"]).contains("no org has mapped")
+    );
 }

@@ -32,7 +32,10 @@ async fn an_export_makes_the_same_stream_and_the_same_rows_elsewhere_and_twice_i
     let imported = json(&to, 0, &["import", &file, "--yes", "--reason", "a move"]);
     assert_eq!(imported["published"], from.arrivals.len());
     let (a, b) = (from.ground.stream().await, to.ground.stream().await);
-    assert_eq!(a.iter().map(identity).collect::<Vec<_>>(), b.iter().map(identity).collect::<Vec<_>>());
+    assert_eq!(
+        a.iter().map(identity).collect::<Vec<_>>(),
+        b.iter().map(identity).collect::<Vec<_>>()
+    );
     to.arrivals = from.arrivals.clone();
     to.check().await;
     let again = json(&to, 0, &["import", &file, "--yes"]);

@@ -133,3 +133,15 @@ pub(super) const USERS: &str = "
 insert into monday_user (org_id, user_id, name, email, kind, status, occurred_at, event_id, last_seq)
 select 'demo', 7000 + n, (array['Dana Levi', 'דָּנָה לֵוִי', 'Danny 50%', 'Avi'])[(n - 1) % 4 + 1], 'a@example.com', 'member', 'active', now(), 'x', 1
 from generate_series(1, $1) as n";
+
+/// A dead letter of the org.
+pub(super) const LETTER: &str = "
+insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
+select 'main', n, 'demo', 9002, n, 'e', 'update_name', 'Lead ' || n || ' of Dana', '{}' from generate_series(1, $1) as n";
+
+/// The walks over the document read, and end: the stream of hints does not, and what an event explains or
+/// an operator changes needs a stream, which is tried with the operators' tests.
+pub(super) fn walks(template: &str, item: &serde_json::Value) -> bool {
+    let elsewhere = ["/v1/stream", "/ops/explain/leads/{board_id}/{item_id}"];
+    item.get("get").is_some() && !elsewhere.contains(&template)
+}

@@ -73,13 +73,14 @@ struct Lead {
     lifecycle: String,
 }
 
+/// None if it is no agent: nothing is or was ever assigned to it or won by it.
 pub async fn agent(
     tools: &Tools,
     org_id: &str,
     agent_id: i64,
     days: u32,
     metric: &str,
-) -> Result<ExplainedAgent> {
+) -> Result<Option<ExplainedAgent>> {
     if !METRICS.contains(&metric) {
         bail!(Usage(format!("`{metric}` is none of: {}", METRICS.join(", "))));
     }
@@ -87,7 +88,10 @@ pub async fn agent(
         bail!(Usage(format!("the org `{org_id}` is not in the configuration")));
     };
     if !org.windows.contains(&days) {
-        bail!(Usage(format!("the org {org_id} has the windows {:?} days, not {days}", org.windows)));
+        bail!(Usage(format!(
+            "the org {org_id} has the windows {:?} days, not {days}",
+            org.windows
+        )));
     }
     let mut tx = tools.pool.begin_with("begin isolation level repeatable read read only").await?;
     let stored: Option<(Value, DateTime<Utc>)> = sqlx::query_as(
@@ -111,6 +115,9 @@ pub async fn agent(
     .fetch_all(&mut *tx)
     .await?;
     tx.rollback().await?;
+    if leads.is_empty() && stored.is_none() {
+        return Ok(None);
+    }
     let at = instant::cut(Utc::now());
     let view = View { agent_id, at, days, hot_hours: org.hot.window_hours };
     let (means, counted) = view.counted(metric, &leads);
@@ -120,7 +127,7 @@ pub async fn agent(
         (Value::Number(number), "deals_amount_sum" | "avg_deal_size") => json!(number.to_string()),
         _ => stored,
     };
-    Ok(ExplainedAgent {
+    Ok(Some(ExplainedAgent {
         org_id: org_id.to_owned(),
         agent_id,
         window_days: days,
@@ -131,7 +138,7 @@ pub async fn agent(
         stored_at,
         means,
         leads: counted,
-    })
+    }))
 }
 
 struct View {
@@ -182,7 +189,9 @@ impl View {
             ),
             "cohort_won_count" => (
                 "of the leads that entered in the window, the ones won",
-                of(&|lead| lead.closed_won_at.filter(|_| self.in_cohort(lead)).map(fields::instant)),
+                of(&|lead| {
+                    lead.closed_won_at.filter(|_| self.in_cohort(lead)).map(fields::instant)
+                }),
             ),
             "conversion_rate" => (
                 "won leads among the assigned ones that entered in the window",
@@ -196,7 +205,9 @@ impl View {
                 "amounts of the leads that the agent won in the window",
                 of(&|lead| {
                     let amount = lead.deal_amount.filter(|amount| *amount > Decimal::ZERO);
-                    amount.filter(|_| wins(lead)).map(|amount| json!(amount.normalize().to_string()))
+                    amount
+                        .filter(|_| wins(lead))
+                        .map(|amount| json!(amount.normalize().to_string()))
                 }),
             ),
             "median_response_seconds" => (
@@ -290,7 +301,8 @@ fn latest(mut leads: Vec<Counted>) -> Vec<Counted> {
 
 #[expect(clippy::cast_precision_loss, reason = "a count of leads is far below 2^53")]
 fn figure(metric: &str, leads: &[Counted], cohort: usize) -> Value {
-    let rate = |part: usize| if cohort == 0 { Value::Null } else { json!(part as f64 / cohort as f64) };
+    let rate =
+        |part: usize| if cohort == 0 { Value::Null } else { json!(part as f64 / cohort as f64) };
     let amounts = || leads.iter().filter_map(|l| l.contributes.as_str()?.parse::<Decimal>().ok());
     match metric {
         "conversion_rate" => {

@@ -118,27 +118,45 @@ impl<'e> Explain<'e> {
             "group_id" => ("the last group", self.last(|field| matches!(field, Field::Group(_)))),
             "status_id" | "status_label" | "state" => ("the last status", self.last(is_status)),
             "assigned_user_id" => ("the last owner", self.last(is_owner)),
-            "assigned_at" => ("the start of the owner's unbroken run", self.at(row.assigned_at, is_owner)),
-            "deal_amount" => ("the last amount", self.last(|field| matches!(field, Field::Amount(_)))),
+            "assigned_at" => {
+                ("the start of the owner's unbroken run", self.at(row.assigned_at, is_owner))
+            }
+            "deal_amount" => {
+                ("the last amount", self.last(|field| matches!(field, Field::Amount(_))))
+            }
             "industry" => ("the last industry", self.last(|f| matches!(f, Field::Industry(_)))),
-            "next_call_date" => ("the last next call", self.last(|f| matches!(f, Field::NextCall(_)))),
+            "next_call_date" => {
+                ("the last next call", self.last(|f| matches!(f, Field::NextCall(_))))
+            }
             "lifecycle" => (
                 "the last archiving, deletion or restoration",
                 self.last(|field| matches!(field, Field::Lifecycle(_))),
             ),
-            "closed_won_at" => ("the start of the unbroken run of won labels", self.at(row.closed_won_at, is_status)),
-            "closed_lost_at" => ("the start of the unbroken run of lost labels", self.at(row.closed_lost_at, is_status)),
-            "closed_by_user_id" => ("the owner when it was won, else the first one after", self.closer()),
+            "closed_won_at" => (
+                "the start of the unbroken run of won labels",
+                self.at(row.closed_won_at, is_status),
+            ),
+            "closed_lost_at" => (
+                "the start of the unbroken run of lost labels",
+                self.at(row.closed_lost_at, is_status),
+            ),
+            "closed_by_user_id" => {
+                ("the owner when it was won, else the first one after", self.closer())
+            }
             "entered_at" | "entered_source" => self.entered(),
             "first_touch_at" => ("the first touch by a person", self.first_touch()),
             "last_activity_at" => (
                 "the last event by a person",
                 self.events(|event| event.human && self.is_at(event, row.last_activity_at)),
             ),
-            "last_event_at" => {
-                ("the latest event", self.events(|event| self.is_at(event, Some(row.last_event_at))))
-            }
-            _ => ("the event with the highest sequence", self.events(|event| event.seq == row.last_seq)),
+            "last_event_at" => (
+                "the latest event",
+                self.events(|event| self.is_at(event, Some(row.last_event_at))),
+            ),
+            _ => (
+                "the event with the highest sequence",
+                self.events(|event| event.seq == row.last_seq),
+            ),
         }
     }
 
@@ -196,7 +214,9 @@ impl<'e> Explain<'e> {
             "api" => (
                 "the creation as monday.com's API tells it",
                 self.events(|event| match event.act {
-                    Act::Snapshot { created_at } => created_at == at.map(|at| at.timestamp_micros()),
+                    Act::Snapshot { created_at } => {
+                        created_at == at.map(|at| at.timestamp_micros())
+                    }
                     Act::Created | Act::Commented | Act::Other => false,
                 }),
             ),

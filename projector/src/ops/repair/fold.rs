@@ -75,8 +75,7 @@ impl Ground<'_> {
         let left_out = LeftOut::load(&mut *pool.acquire().await?).await?;
         let only = only.map(|keys| keys.iter().cloned().collect());
         let counting = Counting { position, left_out, only };
-        let mut folded =
-            Folded { bounds, events: 0, leads: BTreeMap::new(), users: Vec::new() };
+        let mut folded = Folded { bounds, events: 0, leads: BTreeMap::new(), users: Vec::new() };
         let mut users = HashMap::new();
         let identity = &self.seen.identity;
         let mut reader =
@@ -166,8 +165,7 @@ impl Folded {
             let mut stored = load_rows(&mut *pool.acquire().await?, &keys).await?;
             for key in keys {
                 let stored = stored.remove(&key);
-                let state =
-                    stored.as_ref().and_then(|(_, state)| LeadState::decode(state).ok());
+                let state = stored.as_ref().and_then(|(_, state)| LeadState::decode(state).ok());
                 let whole = whole || state.is_none();
                 let state = if whole { None } else { state };
                 let state = state.unwrap_or_default();
@@ -207,8 +205,7 @@ pub(super) async fn load_rows(
         .bind(keys.iter().map(|key| key.item_id).collect::<Vec<_>>())
         .fetch_all(connection)
         .await?;
-    let read = |row: &sqlx::postgres::PgRow| {
-        read_lead(row).map(|(key, row, state)| (key, (row, state)))
-    };
+    let read =
+        |row: &sqlx::postgres::PgRow| read_lead(row).map(|(key, row, state)| (key, (row, state)));
     rows.iter().map(read).collect()
 }

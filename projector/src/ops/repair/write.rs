@@ -69,9 +69,7 @@ impl Ground<'_> {
 
 /// All agents that the old or the new rows count for. These marks hold no read back: the rows that they
 /// are about are not newer than before.
-fn marks<'a>(
-    leads: impl Iterator<Item = (&'a Touched, &'a LeadKey)>,
-) -> Vec<(&'a str, i64, u64)> {
+fn marks<'a>(leads: impl Iterator<Item = (&'a Touched, &'a LeadKey)>) -> Vec<(&'a str, i64, u64)> {
     let mut agents = BTreeMap::new();
     for (lead, key) in leads {
         for agent in lead.agents() {

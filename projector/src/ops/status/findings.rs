@@ -68,19 +68,29 @@ fn position(stream: &StreamStatus, tables: &ProjectionStatus) -> Option<Finding>
     let applied = u64::try_from(tables.applied_seq).unwrap_or(0);
     if first.stream_created_at != stream.created_at {
         return Some(finding(
-            format!("the stream was recreated at {}; the read models are from another", stream.created_at),
+            format!(
+                "the stream was recreated at {}; the read models are from another",
+                stream.created_at
+            ),
             "restore the stream, or projector rebuild plan, or projector checkpoint set --adopt-stream",
         ));
     }
     if applied > stream.last_seq {
         return Some(finding(
-            format!("the stream ends at {} but the read models are from {applied}", stream.last_seq),
+            format!(
+                "the stream ends at {} but the read models are from {applied}",
+                stream.last_seq
+            ),
             "restore the stream from a later copy, or projector import",
         ));
     }
     (stream.first_seq > applied + 1).then(|| {
         finding(
-            format!("the events {} to {} are gone from the stream", applied + 1, stream.first_seq - 1),
+            format!(
+                "the events {} to {} are gone from the stream",
+                applied + 1,
+                stream.first_seq - 1
+            ),
             "restore the stream, or projector import",
         )
     })
@@ -110,7 +120,9 @@ fn backlog(tables: &ProjectionStatus, tools: &Tools) -> Vec<Finding> {
     {
         let own = tools.mapping.hash();
         findings.push(finding(
-            format!("the read models were made with mapping {mapping}, the configuration has {own}"),
+            format!(
+                "the read models were made with mapping {mapping}, the configuration has {own}"
+            ),
             "projector rebuild plan",
         ));
     }

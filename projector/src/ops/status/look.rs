@@ -49,7 +49,8 @@ impl Look {
         let findings = findings::of(&self, tools);
         let stream = self.stream.ok();
         let projection = self.tables.ok();
-        let applied = projection.as_ref().map(|tables| u64::try_from(tables.applied_seq).unwrap_or(0));
+        let applied =
+            projection.as_ref().map(|tables| u64::try_from(tables.applied_seq).unwrap_or(0));
         let head = stream.as_ref().map(|stream| stream.last_seq);
         let lag = head.zip(applied).map(|(head, applied)| {
             let events = head.saturating_sub(applied);
@@ -151,7 +152,10 @@ async fn tables(tools: &Tools, org_id: Option<&str>) -> Result<ProjectionStatus,
         applied_seq: position.applied_seq,
         lanes: position.lanes,
         owner: owner(pool).await?,
-        paused: Pause::find(pool).await?,
+        paused: Pause::find(pool).await?.map(|pause| match org_id {
+            Some(_) => pause.withheld(),
+            None => pause,
+        }),
         parked_leads: row.try_get(0)?,
         parked_letters: row.try_get(1)?,
         unreadable_letters: row.try_get(2)?,

@@ -55,7 +55,8 @@ pub async fn export(
     };
     writeln!(out, "{}", serde_json::to_string(&head)?)?;
     let (mut messages, mut unreadable, mut digest) = (0, 0, Sha256::new());
-    let mut reader = RangeReader::open(&stream, &seen.identity, bounds, part.select.clone()).await?;
+    let mut reader =
+        RangeReader::open(&stream, &seen.identity, bounds, part.select.clone()).await?;
     while let Some(chunk) = reader.next().await? {
         for delivery in chunk {
             if delivery.envelope.is_err() {

@@ -76,7 +76,10 @@ impl Lines {
         if let Ok(end) = serde_json::from_str::<End>(&text) {
             let sha256 = hex::encode(std::mem::take(&mut self.digest).finalize());
             let found = End { messages: self.messages, sha256 };
-            ensure!(found == end, "the file was changed: its lines are not those that its end tells of");
+            ensure!(
+                found == end,
+                "the file was changed: its lines are not those that its end tells of"
+            );
             return Ok(None);
         }
         let line = serde_json::from_str(&text).with_context(broken)?;
@@ -112,8 +115,11 @@ pub async fn import(
             continue;
         }
         let jetstream = &tools.jetstream;
-        let publish =
-            jetstream.publish_with_headers(message.subject, message.headers, message.payload.into());
+        let publish = jetstream.publish_with_headers(
+            message.subject,
+            message.headers,
+            message.payload.into(),
+        );
         waiting.push(timeout(ACKNOWLEDGED, publish).await.context("NATS does not answer")??);
         if waiting.len() == WINDOW {
             settle(&mut report, &mut waiting).await?;
@@ -155,7 +161,8 @@ fn message(line: Line) -> Result<Message> {
             (envelope.message_id(), envelope.subject(), raw.get().as_bytes().to_vec())
         }
         (None, Some(raw)) => {
-            let payload = STANDARD.decode(raw).with_context(|| format!("the message {}", line.seq))?;
+            let payload =
+                STANDARD.decode(raw).with_context(|| format!("the message {}", line.seq))?;
             match serde_json::from_slice::<Envelope>(&payload) {
                 Ok(envelope) => (envelope.message_id(), envelope.subject(), payload),
                 Err(_) => (unreadable_id(&payload), UNREADABLE.to_owned(), payload),

@@ -17,8 +17,17 @@ const LEAD_NAMES: [&str; 3] = ["pulseName", "itemName", "parentItemName"];
 /// Texts that people wrote.
 const TEXTS: [&str; 3] = ["body", "textBody", "text_body"];
 /// Types of columns whose values are about people, or are whatever somebody typed.
-const PERSONAL: [&str; 9] =
-    ["text", "long-text", "long_text", "email", "phone", "people", "multiple-person", "person", "location"];
+const PERSONAL: [&str; 9] = [
+    "text",
+    "long-text",
+    "long_text",
+    "email",
+    "phone",
+    "people",
+    "multiple-person",
+    "person",
+    "location",
+];
 
 pub struct Mask {
     key: SecretString,
@@ -86,8 +95,11 @@ impl Mask {
                 self.texts(fields.get_mut(side));
             }
         }
-        for (column, value) in fields.get_mut("columnValues").and_then(Value::as_object_mut).into_iter().flatten() {
-            let plain = value.get("value").is_some_and(Value::is_string) || value.get("email").is_some();
+        for (column, value) in
+            fields.get_mut("columnValues").and_then(Value::as_object_mut).into_iter().flatten()
+        {
+            let plain =
+                value.get("value").is_some_and(Value::is_string) || value.get("email").is_some();
             if plain && Some(column) != industry.as_ref() {
                 self.texts(Some(value));
             }
@@ -103,8 +115,17 @@ impl Mask {
 
     /// All free texts of a value of a column; what says who or what it is stays.
     fn texts(&self, value: Option<&mut Value>) {
-        const FREE: [&str; 9] =
-            ["text", "value", "email", "phone", "label", "display_value", "address", "city", "street"];
+        const FREE: [&str; 9] = [
+            "text",
+            "value",
+            "email",
+            "phone",
+            "label",
+            "display_value",
+            "address",
+            "city",
+            "street",
+        ];
         match value {
             Some(Value::Object(fields)) => {
                 for (name, value) in fields {
@@ -124,7 +145,8 @@ impl Mask {
     fn addresses(&self, value: &mut Value) {
         match value {
             Value::String(text) if text.contains('@') => {
-                let words = text.split_inclusive(|c: char| c.is_whitespace() || "<>,;\"'()".contains(c));
+                let words =
+                    text.split_inclusive(|c: char| c.is_whitespace() || "<>,;\"'()".contains(c));
                 *text = words.map(|word| self.address(word)).collect();
             }
             Value::Array(values) => values.iter_mut().for_each(|value| self.addresses(value)),
@@ -153,7 +175,8 @@ impl Mask {
     }
 
     fn pseudonym(&self, text: &str) -> String {
-        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.expose_secret().as_bytes()) else {
+        let Ok(mut mac) = Hmac::<Sha256>::new_from_slice(self.key.expose_secret().as_bytes())
+        else {
             return "masked".to_owned();
         };
         mac.update(text.trim().to_lowercase().as_bytes());
@@ -166,7 +189,8 @@ mod tests {
     use super::*;
 
     fn mask(key: &str) -> Mask {
-        let text = "[[orgs]]\nid = \"demo\"\n[[orgs.boards]]\nid = 1\ncolumns = { industry = \"ind\" }";
+        let text =
+            "[[orgs]]\nid = \"demo\"\n[[orgs.boards]]\nid = 1\ncolumns = { industry = \"ind\" }";
         let config = Config::parse("test", text, &|_| None).unwrap();
         Mask::new(SecretString::from(key.to_owned()), &config).unwrap()
     }
