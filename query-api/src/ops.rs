@@ -164,7 +164,7 @@ pub(crate) async fn explain_lead(
     let key = question.lead();
     question.params.finish()?;
     within(async {
-        let explained = explain::lead(&app.ops, &key).await.map_err(told)?;
+        let explained = Box::pin(explain::lead(&app.ops, &key)).await.map_err(told)?;
         respond(&explained.ok_or(Problem::NotFound)?)
     })
     .await

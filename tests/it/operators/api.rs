@@ -38,7 +38,8 @@ async fn an_operator_of_an_org_sees_and_mends_what_is_its_own_and_leaves_an_audi
     );
     assert_eq!(ask(&api, "GET", &other, &explain).await.status, 404);
 
-    sqlx::query("update lead_fact set name = 'wrong' where item_id = $1")
+    sqlx::query("update lead_fact set name = 'wrong' where (board_id, item_id) = ($1, $2)")
+        .bind(board)
         .bind(item)
         .execute(&projection.ground.database.pool)
         .await

@@ -31,8 +31,8 @@ const PERSONAL: [&str; 9] = [
 
 pub struct Mask {
     key: SecretString,
-    /// The mapped column of industries of each board: it groups the figures, so it stays.
-    industries: Arc<HashMap<(String, i64), String>>,
+    /// The mapped columns of each board, but the owner's: figures are made of them, so they stay.
+    figures: Arc<HashMap<(String, i64), Vec<String>>>,
 }
 
 impl Mask {
@@ -41,15 +41,17 @@ impl Mask {
             key.expose_secret().len() >= SHORTEST,
             "the key for masking has fewer than {SHORTEST} characters"
         );
-        let mut industries = HashMap::new();
+        let mut figures = HashMap::new();
         for org in &config.orgs {
             for board in &org.boards {
-                if let Some(column) = &board.columns.industry {
-                    industries.insert((org.id.clone(), board.id), column.clone());
-                }
+                let columns = &board.columns;
+                let kept =
+                    [&columns.status, &columns.amount, &columns.industry, &columns.next_call];
+                let kept = kept.into_iter().flatten().cloned().collect();
+                figures.insert((org.id.clone(), board.id), kept);
             }
         }
-        Ok(Self { key, industries: Arc::new(industries) })
+        Ok(Self { key, figures: Arc::new(figures) })
     }
 
     /// The event with its names, texts and addresses replaced. Ids, labels, amounts and times stay.
@@ -68,7 +70,7 @@ impl Mask {
         };
         let kind = text(fields, "type").unwrap_or_default();
         let board = fields.get("boardId").and_then(Value::as_i64).unwrap_or(0);
-        let industry = self.industries.get(&(org_id.to_owned(), board)).cloned();
+        let kept = self.figures.get(&(org_id.to_owned(), board)).cloned().unwrap_or_default();
         for name in LEAD_NAMES {
             self.replace(fields.get_mut(name), "Lead");
         }
@@ -87,7 +89,7 @@ impl Mask {
             _ => {}
         }
         let personal = |column: Option<&String>, kind: Option<&String>| {
-            column.is_none_or(|column| Some(column) != industry.as_ref())
+            column.is_none_or(|column| !kept.contains(column))
                 && kind.is_some_and(|kind| PERSONAL.contains(&kind.as_str()))
         };
         if personal(text(fields, "columnId").as_ref(), text(fields, "columnType").as_ref()) {
@@ -100,7 +102,7 @@ impl Mask {
         {
             let plain =
                 value.get("value").is_some_and(Value::is_string) || value.get("email").is_some();
-            if plain && Some(column) != industry.as_ref() {
+            if plain && !kept.contains(column) {
                 self.texts(Some(value));
             }
         }
@@ -189,8 +191,7 @@ mod tests {
     use super::*;
 
     fn mask(key: &str) -> Mask {
-        let text =
-            "[[orgs]]\nid = \"demo\"\n[[orgs.boards]]\nid = 1\ncolumns = { industry = \"ind\" }";
+        let text = "[[orgs]]\nid = \"demo\"\n[[orgs.boards]]\nid = 1\ncolumns = { amount = \"sum\", industry = \"ind\" }";
         let config = Config::parse("test", text, &|_| None).unwrap();
         Mask::new(SecretString::from(key.to_owned()), &config).unwrap()
     }
@@ -199,7 +200,7 @@ mod tests {
     fn names_texts_and_addresses_go_and_what_figures_are_made_of_stays() {
         let mask = mask("a key that is long enough");
         let cases = [
-            r#"{"type":"create_pulse","boardId":1,"pulseName":"Dana Levi","columnValues":{"status":{"label":{"index":2,"text":"Won"}},"mail":{"email":"dana@x.com","text":"dana@x.com"},"t":{"value":"Dana"},"ind":{"value":"Finance"},"n":{"value":12500.50}}}"#,
+            r#"{"type":"create_pulse","boardId":1,"pulseName":"Dana Levi","columnValues":{"status":{"label":{"index":2,"text":"Won"}},"mail":{"email":"dana@x.com","text":"dana@x.com"},"t":{"value":"Dana"},"ind":{"value":"Finance"},"sum":{"value":"60.10"},"n":{"value":12500.50}}}"#,
             r#"{"type":"update_name","value":{"name":"Dana Levi"},"previousValue":{"name":"Dana"}}"#,
             r#"{"type":"user_snapshot","user_id":"7001","name":"Dana Levi","email":"dana@x.com"}"#,
             r#"{"type":"create_update","body":"<p>call Dana, dana@x.com</p>","textBody":"call Dana"}"#,
@@ -209,7 +210,7 @@ mod tests {
         for case in cases {
             let masked = mask.event("demo", case).unwrap();
             assert!(!masked.to_lowercase().contains("dana"), "{masked}");
-            for kept in ["\"Won\"", "Finance", "12500.50", "7001", "\"index\":2"] {
+            for kept in ["\"Won\"", "Finance", "60.10", "12500.50", "7001", "\"index\":2"] {
                 assert_eq!(case.contains(kept), masked.contains(kept), "{kept}: {masked}");
             }
         }
