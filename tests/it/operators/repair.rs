@@ -193,10 +193,12 @@ async fn a_lead_is_made_anew_beside_a_live_projection_and_no_memory_brings_the_o
 
     // Traffic goes on while leads are repaired again and again.
     for round in 0..5 {
-        sqlx::query("update lead_fact set name = 'wrong', state = 'lost' where item_id % 2 = 0")
-            .execute(&pool)
-            .await
-            .unwrap();
+        for damage in [
+            "update lead_fact set name = 'wrong', state = 'lost' where item_id % 2 = 0",
+            "update lead_fact set fold_state = '\\x00' where item_id % 5 = 1",
+        ] {
+            sqlx::query(damage).execute(&pool).await.unwrap();
+        }
         projection.publish(&history(20, 150, 50 + round)).await;
         json(&projection, 0, &["replay", "--org", "demo", "--yes"]);
     }

@@ -136,12 +136,19 @@ impl Ground<'_> {
             "the stream begins at {}: what came before is gone, and a lead made from the rest would be wrong",
             self.seen.first
         );
+        // What is stored was loaded before: whatever a lane applied until then is within these positions,
+        // and what it applies later changes the row, which the write finds out.
+        let counting = Counting {
+            position: self.position().await?,
+            left_out: LeftOut::load(&mut *self.tools.pool.acquire().await?).await?,
+            only: counting.only.clone(),
+        };
         let select = Select { kind: None, ..asked.clone() };
         let bounds = Bounds { from: 1, to: counting.position.farthest() };
         let mut reader =
             RangeReader::open(&self.stream, &self.seen.identity, bounds, select).await?;
         while let Some(chunk) = reader.next().await? {
-            for event in self.decode(chunk, counting, &mut HashMap::new()) {
+            for event in self.decode(chunk, &counting, &mut HashMap::new()) {
                 let lead = folded.leads.get_mut(&event.key).filter(|lead| lead.whole);
                 if let Some(lead) = lead {
                     lead.state.apply(&event);

@@ -70,10 +70,15 @@ async fn imagine(
     .bind(agents)
     .execute(&mut *connection)
     .await?;
+    // Leads that stay as they are may be newer in the table than here.
     let rows: Vec<_> = leads
         .iter()
+        .filter(|(key, lead)| lead.change(key).is_some())
         .filter_map(|(key, lead)| Some((*key, lead.row.as_ref()?, lead.state.encode())))
         .collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
     store::upsert_leads(connection, &rows).await
 }
 
