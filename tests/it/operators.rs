@@ -4,6 +4,7 @@ mod api;
 mod control;
 mod dead_letters;
 mod explain;
+mod full;
 mod repair;
 mod transfer;
 
