@@ -168,7 +168,7 @@ impl LeadState {
         }
     }
 
-    /// The messages that told of the lead: the last [`REMEMBERED`] of them.
+    /// The messages that told of the lead: the last 256 of them.
     pub fn seqs(&self) -> &[u64] {
         &self.seqs
     }
