@@ -1,13 +1,17 @@
 //! The commands of `projector rebuild`: what is asked of an operator, and what is said.
 
-use std::{io::Write as _, sync::Arc, time::Instant};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Result, bail};
-use clap::Subcommand;
+use anyhow::Result;
+use clap::{Args, Subcommand};
 use leadpulse_service::config::Config;
 use serde_json::{Value, json};
 
 use super::{Phase, Plan, Rebuild, Rebuilder, Report, Swapped};
+use crate::{
+    cli::terminal::Terminal,
+    ops::audit::{self, Act},
+};
 
 /// Make the read models anew from the stream, beside the live ones, with the mapping of today.
 ///
@@ -28,17 +32,26 @@ pub enum Command {
         /// Rebuild although the stream's beginning is gone: rows will not know what happened then
         #[arg(long)]
         accept_loss: bool,
+        #[command(flatten)]
+        why: Why,
     },
     /// Tell how far the present or the last rebuild is
     Status,
     /// End the present rebuild and drop what it made; the live tables were never touched
-    Abort,
+    Abort(Why),
     /// Let the new tables, caught up, take the place of the live ones
-    Swap,
+    Swap(Why),
     /// Put the old tables back, caught up; the rebuilt ones become the archive
-    Rollback,
+    Rollback(Why),
     /// Drop the tables that the last swap took out; there is no rollback afterwards
-    DropArchive,
+    DropArchive(Why),
+}
+
+#[derive(Debug, Args)]
+pub struct Why {
+    /// Why, for the audit.
+    #[arg(long)]
+    reason: Option<String>,
 }
 
 /// How an operator wants it.
@@ -49,90 +62,110 @@ pub struct Manner {
     pub who: String,
 }
 
+impl Manner {
+    pub(crate) fn terminal(&self) -> Terminal {
+        Terminal { json: self.json, yes: self.yes }
+    }
+}
+
 pub async fn run(config: Config, command: Command, manner: &Manner) -> Result<()> {
-    let tool = Rebuilder::open(config, progress(manner.json)).await?;
+    let terminal = manner.terminal();
+    let tool = Rebuilder::open(config, progress(terminal)).await?;
     match command {
-        Command::Plan => show(manner, &plan_json(&tool.plan().await?), plan_text),
-        Command::Start { swap, accept_loss } => {
-            let plan = tool.plan().await?;
-            if tool.status().await?.is_none_or(|last| over(last.phase)) {
-                confirm(
-                    manner,
-                    &plan_text(&plan_json(&plan)),
-                    "build the new tables beside them?",
-                )?;
-            }
-            let rebuild = tool.start(&manner.who, accept_loss).await?;
-            if swap {
-                let swapped = tool.swap(&manner.who).await?;
-                return show(manner, &swapped_json(&swapped), swapped_text);
-            }
-            show(manner, &rebuild_json(Some(&rebuild)), rebuild_text)
+        Command::Plan => terminal.show(&plan_json(&tool.plan().await?), plan_text),
+        Command::Status => {
+            terminal.show(&rebuild_json(tool.status().await?.as_ref()), rebuild_text)
         }
-        Command::Status => show(manner, &rebuild_json(tool.status().await?.as_ref()), rebuild_text),
-        Command::Abort => {
-            confirm(
-                manner,
-                "the tables that are being built are dropped; the live ones stay",
-                "abort?",
-            )?;
-            show(manner, &rebuild_json(Some(&tool.abort().await?)), rebuild_text)
-        }
-        Command::Swap => {
-            confirm(
-                manner,
-                "readers wait for some milliseconds; the old tables are kept",
-                "swap?",
-            )?;
-            show(manner, &swapped_json(&tool.swap(&manner.who).await?), swapped_text)
-        }
-        Command::Rollback => {
-            confirm(manner, "the old tables come back, with the events since", "roll back?")?;
-            show(manner, &swapped_json(&tool.rollback(&manner.who).await?), swapped_text)
-        }
-        Command::DropArchive => {
-            confirm(manner, "the old tables are dropped for good", "drop them?")?;
-            tool.drop_archive().await?;
-            show(manner, &json!({ "dropped": true }), |_| "the archive is dropped".to_owned())
+        command => {
+            terminal.confirm(&intent(&tool, &command).await?)?;
+            let (name, why, text) = name(&command);
+            let act = Act {
+                who: manner.who.clone(),
+                org_id: None,
+                command: name,
+                arguments: arguments(&command),
+                reason: why.reason.clone(),
+            };
+            let work = Box::pin(change(&tool, &command, &manner.who));
+            let report = audit::audited(&tool.live, &act, work).await?;
+            terminal.show(&report, text)
         }
     }
+}
+
+/// What is about to be done.
+async fn intent(tool: &Rebuilder, command: &Command) -> Result<String> {
+    Ok(match command {
+        Command::Start { .. } => match tool.status().await? {
+            Some(active) if !over(active.phase) => rebuild_text(&rebuild_json(Some(&active))),
+            _ => plan_text(&plan_json(&tool.plan().await?)),
+        },
+        Command::Abort(_) => "What is being built is dropped; the live tables stay.".to_owned(),
+        Command::Swap(_) => {
+            "Readers wait for some milliseconds; the old tables are kept.".to_owned()
+        }
+        Command::Rollback(_) => "The old tables come back, with the events since.".to_owned(),
+        Command::DropArchive(_) => "The old tables are dropped for good.".to_owned(),
+        Command::Plan | Command::Status => String::new(),
+    })
+}
+
+type Text = fn(&Value) -> String;
+
+fn name(command: &Command) -> (&'static str, &Why, Text) {
+    const NOBODY: &Why = &Why { reason: None };
+    match command {
+        Command::Start { swap: true, why, .. } => ("rebuild start --swap", why, swapped_text),
+        Command::Start { why, .. } => ("rebuild start", why, rebuild_text),
+        Command::Abort(why) => ("rebuild abort", why, rebuild_text),
+        Command::Swap(why) => ("rebuild swap", why, swapped_text),
+        Command::Rollback(why) => ("rebuild rollback", why, swapped_text),
+        Command::DropArchive(why) => {
+            ("rebuild drop-archive", why, |_| "the archive is dropped".to_owned())
+        }
+        Command::Plan | Command::Status => ("rebuild", NOBODY, rebuild_text),
+    }
+}
+
+fn arguments(command: &Command) -> Value {
+    match command {
+        Command::Start { accept_loss, .. } => json!({ "accept_loss": accept_loss }),
+        _ => json!({}),
+    }
+}
+
+async fn change(tool: &Rebuilder, command: &Command, who: &str) -> Result<Value> {
+    Ok(match command {
+        Command::Start { swap, accept_loss, .. } => {
+            let rebuild = tool.start(who, *accept_loss).await?;
+            if *swap { swapped_json(&tool.swap(who).await?) } else { rebuild_json(Some(&rebuild)) }
+        }
+        Command::Abort(_) => rebuild_json(Some(&tool.abort().await?)),
+        Command::Swap(_) => swapped_json(&tool.swap(who).await?),
+        Command::Rollback(_) => swapped_json(&tool.rollback(who).await?),
+        Command::DropArchive(_) => {
+            tool.drop_archive().await?;
+            json!({ "dropped": true })
+        }
+        Command::Plan | Command::Status => Value::Null,
+    })
 }
 
 fn over(phase: Phase) -> bool {
     matches!(phase, Phase::Swapped | Phase::RolledBack | Phase::Aborted)
 }
 
-/// Data on stdout, in one form or the other.
-#[expect(clippy::print_stdout, reason = "the answer of a command-line tool")]
-fn show(manner: &Manner, value: &Value, text: fn(&Value) -> String) -> Result<()> {
-    println!("{}", if manner.json { value.to_string() } else { text(value) });
-    Ok(())
-}
-
-fn confirm(manner: &Manner, plan: &str, question: &str) -> Result<()> {
-    if manner.yes {
-        return Ok(());
-    }
-    eprint!("{plan}\n{question} [y/N] ");
-    std::io::stderr().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if !matches!(answer.trim(), "y" | "Y" | "yes") {
-        bail!("nothing was changed (--yes answers for scripts)");
-    }
-    Ok(())
-}
-
-/// A line when something new begins, and every other second.
-pub fn progress(json: bool) -> Report {
-    let last = std::sync::Mutex::new(("", Instant::now()));
+/// A bar, or plain lines, for each piece of work in turn.
+pub fn progress(terminal: Terminal) -> Report {
+    let present = Mutex::new(None);
     Arc::new(move |what, done, total| {
-        let Ok(mut last) = last.lock() else { return };
-        if json || (last.0 == what && last.1.elapsed().as_secs() < 2 && done < total) {
-            return;
+        let mut present = present.lock().unwrap_or_else(PoisonError::into_inner);
+        if present.as_ref().is_none_or(|(known, _)| *known != what) {
+            *present = Some((what, terminal.progress(what, "")));
         }
-        *last = (what, Instant::now());
-        eprintln!("{what}: {done} of {total}");
+        if let Some((_, progress)) = present.as_ref() {
+            progress.at(done, total);
+        }
     })
 }
 

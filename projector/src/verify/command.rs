@@ -28,30 +28,28 @@ pub struct Command {
 /// Is everything equal?
 pub async fn run(config: &Config, command: Command, manner: &Manner) -> Result<bool> {
     let scope = Scope { org: command.org, board: command.board, sample: command.sample };
-    let verdict = verify(config, &scope, progress(manner.json)).await?;
-    show(&verdict, manner.json);
+    let terminal = manner.terminal();
+    let verdict = verify(config, &scope, progress(terminal)).await?;
+    terminal.show(&verdict.to_json(), |_| text(&verdict))?;
     Ok(verdict.is_equal())
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command-line tool")]
-fn show(verdict: &Verdict, json: bool) {
-    if json {
-        println!("{}", verdict.to_json());
-        return;
-    }
+fn text(verdict: &Verdict) -> String {
+    let mut lines = Vec::new();
     if let Some(hash) = &verdict.other_mapping {
-        println!("the tables were made with another mapping ({hash}) than the one of today");
+        lines.push(format!(
+            "the tables were made with another mapping ({hash}) than the one of today"
+        ));
     }
-    for difference in &verdict.differences {
-        println!("{difference}");
-    }
+    lines.extend(verdict.differences.iter().map(ToString::to_string));
     let compared = format!(
         "{} leads, {} rows of AgentMetrics ({} agents were being computed), {} users, {} dead letters",
         verdict.leads, verdict.agents, verdict.pending_agents, verdict.users, verdict.letters
     );
     let count = verdict.differences.len() as u64 + verdict.more;
-    match count {
-        0 => println!("equal at sequence {}: {compared}", verdict.seq),
-        _ => println!("{count} differences at sequence {}: {compared}", verdict.seq),
-    }
+    lines.push(match count {
+        0 => format!("equal at sequence {}: {compared}", verdict.seq),
+        _ => format!("{count} differences at sequence {}: {compared}", verdict.seq),
+    });
+    lines.join("\n")
 }

@@ -126,3 +126,23 @@ async fn who_may_read_the_old_tables_may_read_the_new_ones_and_a_view_on_them_is
     let tidy = "drop owned by leadpulse_test_reader";
     sqlx::raw_sql(tidy).execute(&projection.ground.database.pool).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_change_leaves_an_audit_row_with_its_reason_and_its_result() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(5, 50, 35)).await;
+    projection.check().await;
+    rebuild(&projection, &["start", "--reason", "the mapping was wrong", "--as", "dana"]);
+    rebuild(&projection, &["swap"]);
+    refused(&projection, &["swap"]);
+    let rows: Vec<(String, String, Option<String>, bool)> =
+        sqlx::query_as("select who, command, reason, succeeded from operator_audit order by id")
+            .fetch_all(&projection.ground.database.pool)
+            .await
+            .unwrap();
+    assert_eq!(rows.len(), 3);
+    let (who, command, reason, succeeded) = &rows[0];
+    assert_eq!((who.as_str(), command.as_str(), *succeeded), ("dana", "rebuild start", true));
+    assert_eq!(reason.as_deref(), Some("the mapping was wrong"));
+    assert_eq!((rows[1].3, rows[2].3), (true, false));
+}
