@@ -192,7 +192,7 @@ async fn add_expired(
     Ok(())
 }
 
-async fn recompute(
+pub(crate) async fn recompute(
     connection: &mut PgConnection,
     org: &Org,
     agents: &[i64],

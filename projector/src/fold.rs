@@ -8,9 +8,15 @@ mod row;
 #[cfg(test)]
 mod tests;
 
+use leadpulse_service::config::Board;
+
 use crate::event::{Act, Field, LeadEvent, Lifecycle, Status};
 use history::History;
 pub use row::{LeadRow, State};
+
+/// Raised when the same events under the same mapping give another row or another stored state: rows
+/// of an older version must be rebuilt.
+pub const VERSION: u32 = 1;
 
 /// The order of two writes to one field: by time, then byte-wise by id (spec.md §1).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, minicbor::Encode, minicbor::Decode)]
@@ -45,6 +51,9 @@ impl<T> Last<T> {
         self.write.as_ref().map(|(_, value)| value)
     }
 }
+
+/// Messages remembered of one lead. A lead has some dozens.
+const REMEMBERED: usize = 256;
 
 /// All that must be remembered of a lead so that a late event changes it as if it had come in time.
 ///
@@ -87,6 +96,11 @@ pub struct LeadState {
     last_seq: u64,
     #[n(15)]
     trace_id: Option<[u8; 16]>,
+    /// The messages that told of the lead, sorted, the latest of them at most: its timeline is read from
+    /// the stream by them.
+    #[n(16)]
+    #[cbor(default)]
+    seqs: Vec<u64>,
 }
 
 impl LeadState {
@@ -111,6 +125,7 @@ impl LeadState {
             let stamp = Stamp { at: write.at, event_id: event.event_id.clone() };
             self.write(stamp, &write.field, touches);
         }
+        self.remember(event.seq);
         if event.seq > self.last_seq {
             self.last_seq = event.seq;
             self.trace_id = event.trace_id.map(uuid::Uuid::into_bytes);
@@ -138,6 +153,31 @@ impl LeadState {
         }
     }
 
+    /// Writes that are kept one by one: what makes a state grow with its lead's history.
+    pub fn kept_writes(&self) -> usize {
+        self.statuses.len() + self.owners.len()
+    }
+
+    /// The greatest of all that came, whatever the order in which they came.
+    fn remember(&mut self, seq: u64) {
+        if let Err(place) = self.seqs.binary_search(&seq) {
+            self.seqs.insert(place, seq);
+            if self.seqs.len() > REMEMBERED {
+                self.seqs.remove(0);
+            }
+        }
+    }
+
+    /// The messages that told of the lead: the last 256 of them.
+    pub fn seqs(&self) -> &[u64] {
+        &self.seqs
+    }
+
+    /// There may be earlier messages than `seqs` has.
+    pub fn forgets(&self) -> bool {
+        self.seqs.len() >= REMEMBERED
+    }
+
     /// The form in which the state is stored beside the row.
     pub fn encode(&self) -> Vec<u8> {
         // Encoding into a vector can't fail: its error type has no value.
@@ -147,6 +187,19 @@ impl LeadState {
     pub fn decode(bytes: &[u8]) -> Result<Self, minicbor::decode::Error> {
         minicbor::decode(bytes)
     }
+}
+
+/// All events of one lead, in any order: what is remembered of it, and its row. No event, no row.
+pub fn fold_all<'e>(
+    events: impl IntoIterator<Item = &'e LeadEvent>,
+    board: &Board,
+) -> Option<(LeadState, LeadRow)> {
+    let mut state = LeadState::default();
+    for event in events {
+        state.apply(event);
+    }
+    let row = state.row(board)?;
+    Some((state, row))
 }
 
 fn earliest(known: &mut Option<i64>, at: i64) {

@@ -5,6 +5,7 @@ mod batch;
 mod poison;
 mod retry;
 mod routes;
+mod unreadable;
 
 use std::{
     collections::{BTreeSet, HashSet},
@@ -34,7 +35,8 @@ use crate::{
     version::Versions,
 };
 use batch::Batch;
-pub use routes::{LanesGone, Routes};
+pub use routes::{BUCKETS, LanesGone, Routes, bucket, bucket_of};
+pub use unreadable::read_again;
 
 /// A batch ends when nothing came for this long, …
 const IDLE: Duration = Duration::from_millis(5);

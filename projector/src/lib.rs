@@ -10,13 +10,18 @@ macro_rules! crash_point {
 }
 
 pub mod agents;
+pub mod cli;
 pub mod event;
 pub mod fold;
 pub mod lane;
 pub mod lease;
 pub mod mapping;
+pub mod ops;
 pub mod reader;
+pub mod rebuild;
+pub mod refold;
 pub mod run;
 pub mod store;
+pub mod verify;
 pub mod version;
 pub mod watch;

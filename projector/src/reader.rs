@@ -1,6 +1,9 @@
 //! The reader: one ordered consumer on the whole stream, an in-process hash of each lead over the
 //! lanes. No acks and no filter: the position is in Postgres, and order is what a fold lives on.
 
+pub mod lead;
+pub mod range;
+
 use std::time::Duration;
 
 use async_nats::jetstream::{
@@ -208,19 +211,24 @@ fn delivery(message: jetstream::Message) -> Result<Delivery, ReadError> {
     let seq = message.info().map_err(ReadError::nats)?.stream_sequence;
     let header = message.headers.as_ref().and_then(|headers| headers.get(TRACEPARENT));
     let trace = header.and_then(|header| TraceContext::parse(header.as_str()));
-    let envelope = match serde_json::from_slice::<Envelope>(&message.payload) {
-        Ok(envelope) if envelope.v <= VERSION => Ok(envelope),
-        Ok(envelope) => {
-            Err(format!("envelope version {} is newer than this projector", envelope.v))
-        }
-        Err(error) => Err(format!("no envelope: {error}")),
-    };
+    let envelope = envelope_of(&message.payload);
     Ok(Delivery {
         seq,
         trace_id: trace.map(|trace| Uuid::from_u128(trace.trace_id)),
         payload: message.message.payload,
         envelope,
     })
+}
+
+/// The envelope of a message, or why it can't be read.
+pub fn envelope_of(payload: &[u8]) -> Result<Envelope, String> {
+    match serde_json::from_slice::<Envelope>(payload) {
+        Ok(envelope) if envelope.v <= VERSION => Ok(envelope),
+        Ok(envelope) => {
+            Err(format!("envelope version {} is newer than this projector", envelope.v))
+        }
+        Err(error) => Err(format!("no envelope: {error}")),
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! and begin again from the committed positions. Whatever fails, nothing is lost and nothing counts
 //! twice, so every failure has the same cure: once more, after a pause.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
 use async_nats::jetstream;
@@ -21,6 +21,7 @@ use crate::{
     lane::{self, Lane, LaneSettings, Progress, Routes},
     lease::Lease,
     mapping::Mapping,
+    ops::pause::Pause,
     reader::{self, ReadError},
     store::{self, OpenError, Position, WriteError},
     watch::Watch,
@@ -28,6 +29,8 @@ use crate::{
 
 /// A standby asks this often whether the lease is free.
 const STANDBY: Duration = Duration::from_millis(500);
+/// A pause is looked for this often: it holds within a second.
+const PAUSED: Duration = Duration::from_millis(250);
 /// Operators' requests are looked for this often.
 const RETRIES: Duration = Duration::from_secs(1);
 /// How long lanes may take to commit what they hold.
@@ -37,6 +40,8 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 
 pub struct Projector {
     config: Config,
+    /// Where the configuration came from, to be read again when the tables were made with another mapping.
+    file: Option<PathBuf>,
     mapping: Arc<Mapping>,
     pool: PgPool,
     jetstream: jetstream::Context,
@@ -64,6 +69,8 @@ enum Ended {
     Panicked,
     #[error("the lanes did not commit what they hold in time")]
     Hung,
+    #[error("paused by an operator")]
+    Paused,
 }
 
 impl Projector {
@@ -87,6 +94,7 @@ impl Projector {
             health,
         };
         Ok(Self {
+            file: None,
             mapping: Arc::new(Mapping::of(&config)),
             pool,
             jetstream,
@@ -99,6 +107,12 @@ impl Projector {
         })
     }
 
+    /// Lets the projector adopt the mapping that the tables were rebuilt with, from the file as it is then.
+    #[must_use]
+    pub fn reading_again(self, file: PathBuf) -> Self {
+        Self { file: Some(file), ..self }
+    }
+
     /// Projects until told to stop.
     pub async fn run(&self, stop: &CancellationToken) {
         let watch = Arc::clone(&self.watch);
@@ -108,7 +122,11 @@ impl Projector {
         while !stop.is_cancelled() {
             let started = tokio::time::Instant::now();
             match self.attempt(stop).await {
-                Ok(()) => continue,
+                Ok(()) | Err(Ended::Paused) => continue,
+                Err(Ended::Write(WriteError::Repaired)) => {
+                    info!("{}", WriteError::Repaired);
+                    continue;
+                }
                 Err(error) => self.report(&error),
             }
             if started.elapsed() > PAUSE.1 {
@@ -152,7 +170,7 @@ impl Projector {
                 self.projection.down(ended.to_string());
                 error!("fault: {ended}");
             }
-            Ended::Write(_) | Ended::LeaseLost | Ended::Panicked | Ended::Hung => {
+            Ended::Write(_) | Ended::LeaseLost | Ended::Panicked | Ended::Hung | Ended::Paused => {
                 warn!(cause, "projection interrupted: {ended}");
             }
         }
@@ -164,6 +182,7 @@ impl Projector {
         let stream = reader::find(&self.jetstream).await?;
         let seen = reader::look(&stream).await?;
         self.nats.up(None, format!("stream {} at {}", seen.identity.name, seen.last));
+        self.wait_while_paused(stop).await?;
         let Some(lease) = self.take_lease(stop).await? else { return Ok(()) };
         let outcome = self.project(&lease, &stream, &seen, stop).await;
         if let Err(error) = lease.release(&self.pool).await {
@@ -184,9 +203,32 @@ impl Projector {
         }
     }
 
+    /// A pause holds whoever would own the projection, also after a restart. The lease stays free.
+    async fn wait_while_paused(&self, stop: &CancellationToken) -> Result<(), Ended> {
+        let mut said = false;
+        while !stop.is_cancelled() {
+            let Some(pause) = Pause::find(&self.pool).await? else { break };
+            metrics::gauge!("projector_paused").set(1.0);
+            self.projection.up(None, pause.to_string());
+            if !said {
+                info!("{pause}");
+                said = true;
+            }
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = tokio::time::sleep(PAUSED) => {}
+            }
+        }
+        metrics::gauge!("projector_paused").set(0.0);
+        Ok(())
+    }
+
     async fn take_lease(&self, stop: &CancellationToken) -> Result<Option<Lease>, Ended> {
         let mut said = false;
         while !stop.is_cancelled() {
+            if Pause::find(&self.pool).await?.is_some() {
+                return Ok(None);
+            }
             if let Some(lease) = Lease::take(&self.pool, self.config.projector.lease_ttl).await? {
                 info!(fence = lease.fence, "lease taken, projecting");
                 return Ok(Some(lease));
@@ -221,11 +263,12 @@ impl Projector {
         // A version that a crash kept from being published is published now.
         progress.versions.touch(self.config.orgs.iter().map(|org| org.id.clone()));
         info!(applied_seq = applied, head_seq = seen.last, lanes, "projecting");
-        self.projection.up(None, "active");
+        let mapping = self.mapping().await?;
 
         let halt = stop.child_token();
         let mut tasks = Tasks::new();
-        let routes = self.start_lanes(&mut tasks, lease.fence, &position, &progress).await?;
+        let routes =
+            self.start_lanes(&mut tasks, lease.fence, &position, &progress, &mapping).await?;
         let (reader_stream, identity) = (stream.clone(), seen.identity.clone());
         let (reader_routes, token) = (routes.clone(), halt.clone());
         tasks.spawn(async move {
@@ -233,7 +276,8 @@ impl Projector {
         });
         let (pool, token) = (self.pool.clone(), halt.clone());
         // The lanes end when the last of their routes is gone and they have committed the rest.
-        tasks.spawn(async move { Ok(hand_on_retries(&pool, routes, token).await?) });
+        let retried = Arc::clone(&mapping);
+        tasks.spawn(async move { Ok(hand_on_retries(&pool, &retried, routes, token).await?) });
         let worker = Worker::new(
             self.pool.clone(),
             lease.fence,
@@ -245,6 +289,8 @@ impl Projector {
         tasks.spawn(async move { Ok(worker.run(token).await?) });
         let (pool, token) = (self.pool.clone(), halt.clone());
         tasks.spawn(async move { Ok(progress.versions.publish(&pool, token).await?) });
+        let (pool, token) = (self.pool.clone(), halt.clone());
+        tasks.spawn(async move { end_when_paused(&pool, token).await });
         let (holder, pool, token) = (lease.clone(), self.pool.clone(), halt.clone());
         tasks.spawn(async move {
             holder.keep(&pool, token.clone()).await;
@@ -253,12 +299,42 @@ impl Projector {
         finish(tasks, halt).await
     }
 
+    /// The mapping to project with: the one of this process, or the one in the file if the tables were
+    /// rebuilt with it since. What fits neither is said, and mended by a rebuild.
+    async fn mapping(&self) -> Result<Arc<Mapping>, Ended> {
+        let own = self.mapping.hash();
+        let tables = store::mapping_of_tables(&self.pool, &own).await?;
+        if tables == own {
+            self.projection.up(None, "active");
+            return Ok(Arc::clone(&self.mapping));
+        }
+        let present = self.file.as_ref().and_then(|file| Config::load(file).ok());
+        if let Some(present) = present.map(|config| Mapping::of(&config))
+            && present.hash() == tables
+        {
+            info!(
+                mapping = tables,
+                "the tables were rebuilt with the mapping in the file, adopted"
+            );
+            self.projection.up(None, "active");
+            return Ok(Arc::new(present));
+        }
+        let warning = format!(
+            "the read models were made with mapping {tables}, this projector has {own}: \
+             `projector rebuild plan` tells what differs"
+        );
+        warn!("{warning}");
+        self.projection.up(None, format!("active; {warning}"));
+        Ok(Arc::clone(&self.mapping))
+    }
+
     async fn start_lanes(
         &self,
         tasks: &mut Tasks,
         fence: i64,
         position: &Position,
         progress: &Arc<Progress>,
+        mapping: &Arc<Mapping>,
     ) -> Result<Routes, Ended> {
         let mut senders = Vec::new();
         for (number, from) in (0..).zip(position.lanes.iter().copied()) {
@@ -266,7 +342,7 @@ impl Projector {
                 number,
                 fence,
                 position: from,
-                mapping: Arc::clone(&self.mapping),
+                mapping: Arc::clone(mapping),
                 parked_leads_limit: i64::from(self.config.projector.parked_leads_limit),
             };
             let (sender, receiver) = mpsc::channel(lane::QUEUE);
@@ -283,6 +359,7 @@ type Tasks = JoinSet<Result<(), Ended>>;
 /// Tells the lanes which dead letters an operator wants applied again.
 async fn hand_on_retries(
     pool: &PgPool,
+    mapping: &Mapping,
     routes: Routes,
     stop: CancellationToken,
 ) -> Result<(), sqlx::Error> {
@@ -291,11 +368,25 @@ async fn hand_on_retries(
             () = stop.cancelled() => return Ok(()),
             () = tokio::time::sleep(RETRIES) => {}
         }
+        lane::read_again(pool, mapping).await?;
         for key in store::retries_requested(&mut *pool.acquire().await?).await? {
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 _ = routes.retry(key) => {}
             }
+        }
+    }
+}
+
+/// Ends the attempt when an operator pauses the projection.
+async fn end_when_paused(pool: &PgPool, stop: CancellationToken) -> Result<(), Ended> {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return Ok(()),
+            () = tokio::time::sleep(PAUSED) => {}
+        }
+        if Pause::find(pool).await?.is_some() {
+            return Err(Ended::Paused);
         }
     }
 }

@@ -3,6 +3,7 @@
 mod leads;
 mod parked;
 mod position;
+mod rows;
 mod users;
 
 use std::{str::FromStr, time::Duration};
@@ -14,13 +15,19 @@ use sqlx::{
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub(crate) use leads::signed;
 pub use leads::{Known, load_leads, mark_dirty, upsert_leads};
 pub use parked::{
-    Letter, Parked, letters_of, load_parked, park, recently_parked, retries_requested,
-    settle_letters,
+    LeftOut, Letter, Parked, SKIPPED, Unread, letters_of, load_parked, name_unread, park,
+    recently_parked, retries_requested, settle_letters, settle_unread, unread_requested,
 };
-pub use position::{OpenError, Position, StreamIdentity, advance, open_positions};
-pub use users::upsert_users;
+pub use position::{
+    OpenError, Position, StreamIdentity, advance, hold_lanes, mapping_of_tables, open_positions,
+    positions,
+};
+pub(crate) use position::{previous_mapping, swap_mapping};
+pub use rows::{LEAD_COLUMNS, copy_leads, read_lead};
+pub use users::{StoredUser, not_later, replace_users, upsert_users};
 
 /// The name of the projection that keeps LeadFact, beside its lanes' positions.
 pub const PROJECTION: &str = "main";
@@ -37,13 +44,21 @@ pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
 /// A pool that connects when it is first used. A connection of a frozen process gives up its locks:
 /// the next owner must not wait for a sleeper.
 pub fn pool(config: &Postgres) -> Result<PgPool, sqlx::Error> {
+    connect(config, &[("statement_timeout", "60s")])
+}
+
+/// A pool that finds its tables in another schema first: what is written for the live tables builds
+/// the shadow ones, too. Its statements may take their time, as the making of an index does.
+pub fn pool_in(config: &Postgres, schema: &str) -> Result<PgPool, sqlx::Error> {
+    let path = format!("{schema},public");
+    connect(config, &[("search_path", &path), ("statement_timeout", "0")])
+}
+
+fn connect(config: &Postgres, settings: &[(&str, &str)]) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(config.url.expose_secret())?
         .application_name("projector")
-        .options([
-            ("idle_in_transaction_session_timeout", "3s"),
-            ("statement_timeout", "60s"),
-            ("lock_timeout", "10s"),
-        ]);
+        .options([("idle_in_transaction_session_timeout", "3s"), ("lock_timeout", "10s")])
+        .options(settings.iter().copied());
     Ok(PgPoolOptions::new()
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_secs(5))
@@ -64,6 +79,11 @@ pub enum WriteError {
         "{0} leads were refused within ten minutes: mend the cause, the projection goes on by itself"
     )]
     Systemic(i64),
+    /// An operator changed rows or dead letters: what this process remembers of them is no longer true.
+    #[error(
+        "an operator repaired the read models, the projection begins again with what they are now"
+    )]
+    Repaired,
     /// Worth another try.
     #[error("postgres is not available")]
     Transient(#[source] sqlx::Error),

@@ -48,7 +48,11 @@ impl Versions {
     }
 }
 
-async fn raise(pool: &PgPool, orgs: &[String]) -> Result<(), sqlx::Error> {
+/// Raises the versions of these orgs, and tells.
+pub(crate) async fn raise(
+    executor: impl sqlx::PgExecutor<'_>,
+    orgs: &[String],
+) -> Result<(), sqlx::Error> {
     if orgs.is_empty() {
         return Ok(());
     }
@@ -60,7 +64,7 @@ async fn raise(pool: &PgPool, orgs: &[String]) -> Result<(), sqlx::Error> {
          select pg_notify('leadpulse_version', org_id || ':' || version) from raised",
     )
     .bind(orgs)
-    .execute(pool)
+    .execute(executor)
     .await?;
     Ok(())
 }

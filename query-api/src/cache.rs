@@ -4,15 +4,25 @@
 
 mod entry;
 mod shared;
+mod tally;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
 
 use axum::http::HeaderValue;
 use chrono::TimeDelta;
+use moka::Expiry;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 pub(crate) use entry::Entry;
-pub(crate) use shared::Shared;
+pub(crate) use shared::{Lease, Shared};
+use tally::Tally;
 
 use crate::db;
 
@@ -22,12 +32,30 @@ const BYTES: u64 = 64 * 1024 * 1024;
 const GRACE: TimeDelta = TimeDelta::milliseconds(900);
 /// Questions whose answers are being made at the same time; beyond them a second one may be made.
 const FLIGHTS: u64 = 100_000;
+/// What moves with the clock is fresh for this long.
+const MOMENT: Duration = Duration::from_secs(1);
+const MEDIUM: Duration = Duration::from_secs(300);
+const LONG: Duration = Duration::from_secs(1800);
 
 pub(crate) struct Cache {
     near: moka::future::Cache<String, Arc<Entry>>,
     far: Arc<Shared>,
     flights: moka::future::Cache<String, Arc<Mutex<()>>>,
-    ttl: Duration,
+    short: Duration,
+    tally: Tally,
+    evicted: Arc<AtomicU64>,
+}
+
+/// How long an answer lives, at most: a new version of the org's read models ends them all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lives {
+    /// The clock alone changes it.
+    Moment,
+    /// Lists that many questions are asked of, each seldom. `CACHE_TTL_SECONDS`.
+    Short,
+    Medium,
+    /// What hardly anybody changes.
+    Long,
 }
 
 /// Where an answer came from, for `Cache-Status` (RFC 9211) and the metrics.
@@ -43,6 +71,9 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
+    pub(crate) const ALL: [Self; 5] =
+        [Self::Near, Self::Stale, Self::Far, Self::Database, Self::Uncached];
+
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Near => "memory",
@@ -65,26 +96,39 @@ impl Origin {
 }
 
 impl Cache {
-    pub(crate) fn new(ttl: Duration, far: Arc<Shared>) -> Self {
+    pub(crate) fn new(short: Duration, far: Arc<Shared>) -> Self {
         let weight = |key: &String, entry: &Arc<Entry>| {
-            u32::try_from(key.len() + entry.body.len() + 200).unwrap_or(u32::MAX)
+            u32::try_from(key.len() + entry.weight()).unwrap_or(u32::MAX)
         };
+        let evicted = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&evicted);
         let near = moka::future::Cache::builder()
             .max_capacity(BYTES)
             .weigher(weight)
-            .time_to_live(ttl.mul_f64(1.2))
+            .expire_after(UntilOfNoUse)
+            .eviction_listener(move |_, _, cause| {
+                if cause == moka::notification::RemovalCause::Size {
+                    counter.fetch_add(1, Ordering::Relaxed);
+                }
+            })
             .build();
         let flights = moka::future::Cache::builder()
             .max_capacity(FLIGHTS)
             .time_to_idle(Duration::from_secs(30))
             .build();
-        Self { near, far, flights, ttl }
+        Self { near, far, flights, short, tally: Tally::default(), evicted }
     }
 
-    /// How long what changes only with the data may live: with jitter, so that answers that were made
-    /// together do not end together.
-    pub(crate) fn ttl(&self) -> Duration {
-        self.ttl.mul_f64(rand::random_range(0.9..1.1))
+    /// With jitter, so that answers that were made together do not end together.
+    pub(crate) fn ttl(&self, lives: Lives) -> Duration {
+        let class = match lives {
+            Lives::Moment => MOMENT,
+            Lives::Short => self.short,
+            // Whoever wants longer lives for the short class has them for the others, too.
+            Lives::Medium => MEDIUM.max(self.short),
+            Lives::Long => LONG.max(self.short),
+        };
+        class.mul_f64(rand::random_range(0.9..1.1))
     }
 
     /// The answer from memory, if it has what was asked for, and whether it is fresh. One that has just
@@ -110,6 +154,11 @@ impl Cache {
         Some(entry)
     }
 
+    /// The right to make the answer, among all processes.
+    pub(crate) async fn lease(&self, key: &str) -> Lease {
+        self.far.lease(key).await
+    }
+
     pub(crate) async fn store(&self, key: &str, entry: &Arc<Entry>) {
         self.near.insert(key.to_owned(), Arc::clone(entry)).await;
         let lives = (entry.fresh_until - db::now()).to_std().unwrap_or_default();
@@ -121,8 +170,44 @@ impl Cache {
         self.flights.get_with_by_ref(key, async { Arc::default() }).await
     }
 
-    /// Bytes and answers in memory.
-    pub(crate) fn size(&self) -> (u64, u64) {
-        (self.near.weighted_size(), self.near.entry_count())
+    pub(crate) fn count(&self, family: &'static str, origin: Origin) {
+        self.tally.count(family, origin);
+    }
+
+    /// Tells the metrics, and gives what `/health/detailed` shows.
+    #[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
+    pub(crate) fn publish(&self) -> Value {
+        let (bytes, answers) = (self.near.weighted_size(), self.near.entry_count());
+        let evicted = self.evicted.load(Ordering::Relaxed);
+        metrics::gauge!("query_api_cache_bytes").set(bytes as f64);
+        metrics::gauge!("query_api_cache_answers").set(answers as f64);
+        metrics::counter!("query_api_cache_evicted_total").absolute(evicted);
+        self.tally.publish();
+        json!({
+            "bytes": bytes,
+            "bytes_limit": BYTES,
+            "answers": answers,
+            "evicted": evicted,
+            "families": self.tally.view(),
+        })
+    }
+}
+
+/// An entry leaves memory when it is of no use any more, not even while it is made anew.
+struct UntilOfNoUse;
+
+impl Expiry<String, Arc<Entry>> for UntilOfNoUse {
+    fn expire_after_create(&self, _: &String, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
+        Some((entry.fresh_until + GRACE - db::now()).to_std().unwrap_or_default())
+    }
+
+    fn expire_after_update(
+        &self,
+        key: &String,
+        entry: &Arc<Entry>,
+        now: Instant,
+        _: Option<Duration>,
+    ) -> Option<Duration> {
+        self.expire_after_create(key, entry, now)
     }
 }

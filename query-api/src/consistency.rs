@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{jetstream, jetstream::stream::Stream};
+use async_nats::{
+    jetstream,
+    jetstream::stream::{DirectGetErrorKind, Stream},
+};
 use axum::{
     Json,
     extract::State,
@@ -10,7 +13,8 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
-use leadpulse_nats::streams::EVENTS;
+use futures_util::{StreamExt, stream};
+use leadpulse_nats::{Envelope, streams::EVENTS};
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
@@ -25,8 +29,11 @@ use crate::{
 
 /// The stream is asked for this long; without an answer the head is unknown.
 const HEAD: Duration = Duration::from_millis(500);
+/// And this long for the messages about one lead, so many at the same time.
+const MESSAGES: Duration = Duration::from_secs(2);
+const AT_ONCE: usize = 32;
 
-/// The stream of record, seen from here: only how far it is.
+/// The stream of record, seen from here: how far it is, and single messages of it.
 pub(crate) struct Head(jetstream::Context);
 
 impl Head {
@@ -35,6 +42,10 @@ impl Head {
         let options = async_nats::ConnectOptions::new().name("leadpulse query-api");
         let client = options.retry_on_initial_connect().connect(url).await?;
         Ok(Self(jetstream::new(client)))
+    }
+
+    pub(crate) fn jetstream(&self) -> jetstream::Context {
+        self.0.clone()
     }
 
     /// The last sequence, and when the first event after `applied` came.
@@ -53,6 +64,38 @@ impl Head {
             Some((last, since))
         });
         looked.await.ok().flatten()
+    }
+}
+
+/// One message of the stream.
+pub(crate) struct Message {
+    pub(crate) seq: u64,
+    pub(crate) envelope: Envelope,
+}
+
+impl Head {
+    /// The messages with these sequences, as far as the stream still has them; none if it does not answer.
+    pub(crate) async fn messages(&self, seqs: &[u64]) -> Option<Vec<Message>> {
+        let read = async {
+            let stream = self.0.get_stream_no_info(EVENTS).await.ok()?;
+            let stream = &stream;
+            let mut found = stream::iter(seqs.iter().copied())
+                .map(async |seq| (seq, stream.direct_get(seq).await))
+                .buffered(AT_ONCE);
+            let mut messages = Vec::with_capacity(seqs.len());
+            while let Some((seq, message)) = found.next().await {
+                match message {
+                    Ok(message) => {
+                        let envelope = serde_json::from_slice(&message.payload);
+                        messages.extend(envelope.ok().map(|envelope| Message { seq, envelope }));
+                    }
+                    Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
+                    Err(_) => return None,
+                }
+            }
+            Some(messages)
+        };
+        timeout(MESSAGES, read).await.ok().flatten()
     }
 }
 

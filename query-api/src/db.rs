@@ -7,7 +7,7 @@ use leadpulse_nats::instant;
 use leadpulse_service::config::Postgres;
 use secrecy::ExposeSecret;
 use sqlx::{
-    PgConnection, PgPool, Transaction,
+    PgConnection, PgPool, Row, Transaction,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
@@ -41,11 +41,18 @@ pub(crate) struct Snapshot {
     pub(crate) at: DateTime<Utc>,
 }
 
+/// The tables are locked before the first query, which is what the snapshot is taken for: a rebuild
+/// swaps them between two reads, never within one, whose later queries would find tables that its
+/// snapshot knows nothing of. One round trip with that query.
+const LOCK_AND_LOOK: &str =
+    concat!("lock table lead_fact, agent_metrics, monday_user in access share mode; ", applied!());
+
 impl Snapshot {
     pub(crate) async fn open(pool: &PgPool) -> Result<Self, sqlx::Error> {
         let mut transaction =
             pool.begin_with("begin isolation level repeatable read read only").await?;
-        let seq = sqlx::query_scalar(applied!()).fetch_one(&mut *transaction).await?;
+        let row = sqlx::raw_sql(LOCK_AND_LOOK).fetch_one(&mut *transaction).await?;
+        let seq = row.try_get(0)?;
         Ok(Self { transaction, seq, at: now() })
     }
 

@@ -4,7 +4,10 @@ mod observe;
 
 use std::sync::Arc;
 
-use axum::{Router, middleware, routing::get};
+use axum::{
+    Router, middleware,
+    routing::{get, post},
+};
 use leadpulse_service::health::Health;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -13,10 +16,11 @@ use crate::{
     consistency::consistency,
     export::{LeaderboardCsv, leads_csv},
     kpis::{Funnel, Industries, Summary, Timeseries, outcomes},
-    leads::{Lead, Leads},
+    leads::{Lead, Leads, Timeline},
     live::stream,
     meta::Meta,
     openapi::{docs, openapi},
+    ops,
     problem::Problem,
     read::read,
     search::Search,
@@ -24,10 +28,15 @@ use crate::{
     users::Users,
 };
 
+async fn only_post() -> Problem {
+    Problem::MethodNotAllowed("POST")
+}
+
 pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
     let reads = Router::new()
         .route("/v1/leads", get(read::<Leads>))
         .route("/v1/leads/{board_id}/{item_id}", get(read::<Lead>))
+        .route("/v1/leads/{board_id}/{item_id}/timeline", get(read::<Timeline>))
         .route("/v1/agents", get(read::<Agents>))
         .route("/v1/agents/{agent_id}", get(read::<Agent>))
         .route("/v1/agents/leaderboard", get(read::<Leaderboard>))
@@ -43,13 +52,22 @@ pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
         .route("/v1/stream", get(stream))
         .route("/v1/consistency", get(consistency))
         .route("/outcomes/summary", get(outcomes))
+        .route("/ops/status", get(ops::status_of))
+        .route("/ops/dead-letters", get(ops::letters))
+        .route("/ops/dead-letters/{seq}", get(ops::letter))
+        .route("/ops/dead-letters/retry", post(ops::retry).get(only_post))
+        .route("/ops/dead-letters/skip", post(ops::skip).get(only_post))
+        .route("/ops/leads/{board_id}/{item_id}/rebuild", post(ops::rebuild_lead).get(only_post))
+        .route("/ops/explain/leads/{board_id}/{item_id}", get(ops::explain_lead))
+        .route("/ops/explain/agents/{agent_id}", get(ops::explain_agent))
+        .route("/ops/audit", get(ops::record))
         .route("/openapi.json", get(openapi))
         .route("/docs", get(docs))
         .with_state(app);
     reads
         .merge(health.routes())
         .fallback(async || Problem::NotFound)
-        .method_not_allowed_fallback(async || Problem::MethodNotAllowed)
+        .method_not_allowed_fallback(async || Problem::MethodNotAllowed("GET, HEAD"))
         .layer(CatchPanicLayer::custom(observe::panicked))
         .layer(middleware::from_fn(observe::observe))
 }

@@ -1,6 +1,7 @@
 //! Figures of an org, or of some boards or industries of it (spec.md §5).
 
-mod figures;
+mod compared;
+pub(crate) mod figures;
 mod funnel;
 mod industries;
 mod outcomes;

@@ -1,22 +1,25 @@
-//! `GET /v1/leads` and `GET /v1/leads/{board_id}/{item_id}`.
+//! `GET /v1/leads`, `GET /v1/leads/{board_id}/{item_id}` and its timeline.
 
 mod fact;
 mod filter;
+mod timeline;
 
 use serde::Serialize;
 use sqlx::{PgExecutor, Postgres, QueryBuilder, Row, postgres::PgRow};
 
 use crate::{
     auth::{Caller, Scope},
+    cache::Lives,
     cursor::{self, Position},
     db::Snapshot,
     params::{self, Params},
     problem::Problem,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
 };
 pub(crate) use fact::Fact;
 use fact::SELECT;
 use filter::{DateField, Filter};
+pub(crate) use timeline::Timeline;
 
 const LIMIT: i64 = 50;
 const MOST: i64 = 200;
@@ -45,7 +48,7 @@ impl Read for Lead {
         query.push(" and item_id = ").push_bind(self.item_id);
         let fact: Option<Fact> = query.build_query_as().fetch_optional(from.connection()).await?;
         let fact = fact.ok_or(Problem::NotFound)?;
-        Ok(Loaded::json(&fact, Lives::WithData)?)
+        Ok(Loaded::json(&fact, Lives::Short)?)
     }
 }
 
@@ -86,7 +89,7 @@ impl Read for Leads {
         Self {
             selection: Selection::parse(params, caller),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
-            cursor: params.one("cursor", params::text),
+            cursor: params.one("cursor", params::cursor),
             count: params.choice(
                 "count",
                 &[("none", Count::None), ("estimated", Count::Estimated), ("exact", Count::Exact)],
@@ -110,7 +113,7 @@ impl Read for Leads {
             None => None,
         };
         let count = self.count(org_id, from).await?;
-        Ok(Loaded::json(&Page { items, next_cursor, count }, Lives::WithData)?)
+        Ok(Loaded::json(&Page { items, next_cursor, count }, Lives::Short)?)
     }
 }
 

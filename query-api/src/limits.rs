@@ -1,4 +1,4 @@
-//! How much a key may ask: a bucket of points for each key, filled steadily. A costly read takes more
+//! How much a key and an org may ask: a bucket of points for each, filled steadily. A costly read takes more
 //! points than a cheap one; one that is answered from memory takes none. One process counts for itself.
 
 use std::{
@@ -16,46 +16,86 @@ use crate::{auth::Caller, problem::Problem};
 const BURST: f64 = 5.0;
 
 pub(crate) struct Limits {
-    per_second: f64,
-    /// Of keys that are good: as many as the orgs have, no more.
-    buckets: Mutex<HashMap<Uuid, Bucket>>,
+    key: Quota,
+    org: Quota,
+    buckets: Mutex<Buckets>,
 }
 
+/// Of keys that are good: as many as the orgs have, no more.
+#[derive(Debug, Default)]
+struct Buckets {
+    keys: HashMap<Uuid, Bucket>,
+    orgs: HashMap<String, Bucket>,
+}
+
+#[derive(Debug)]
 struct Bucket {
     points: f64,
     filled: Instant,
 }
 
-/// What a caller has left.
+#[derive(Debug, Clone, Copy)]
+struct Quota {
+    per_second: f64,
+}
+
+/// What a caller has left, of its key's bucket and of its org's.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Left {
-    points: f64,
-    most: f64,
+    key: (f64, f64),
+    org: (f64, f64),
+}
+
+impl Quota {
+    fn most(self) -> f64 {
+        self.per_second * BURST
+    }
+
+    fn full(self, now: Instant) -> Bucket {
+        Bucket { points: self.most(), filled: now }
+    }
+
+    /// Fills up to now; the error says in how many seconds there is enough.
+    fn fill(self, bucket: &mut Bucket, cost: f64, now: Instant) -> Result<f64, f64> {
+        let came = now.duration_since(bucket.filled).as_secs_f64() * self.per_second;
+        bucket.points = (bucket.points + came).min(self.most());
+        bucket.filled = now;
+        // What costs more than a bucket holds takes a full one.
+        let cost = cost.min(self.most());
+        if bucket.points < cost { Err((cost - bucket.points) / self.per_second) } else { Ok(cost) }
+    }
 }
 
 impl Limits {
-    pub(crate) fn new(per_second: u32) -> Self {
-        Self { per_second: f64::from(per_second), buckets: Mutex::default() }
+    pub(crate) fn new(per_key: u32, per_org: u32) -> Self {
+        let quota = |points: u32| Quota { per_second: f64::from(points) };
+        Self { key: quota(per_key), org: quota(per_org), buckets: Mutex::default() }
     }
 
-    /// Takes the points of a read that Postgres or Redis is to be asked for.
+    /// Takes the points of a read that Postgres or Redis is to be asked for: of both buckets or of none.
     pub(crate) fn admit(&self, caller: &Caller, cost: u32) -> Result<Left, Problem> {
-        let now = Instant::now();
-        let most = self.per_second * BURST;
-        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let bucket = buckets.entry(caller.key_id).or_insert(Bucket { points: most, filled: now });
-        let came = now.duration_since(bucket.filled).as_secs_f64() * self.per_second;
-        bucket.points = (bucket.points + came).min(most);
-        bucket.filled = now;
-        // What costs more than a bucket holds takes a full one.
-        let cost = f64::from(cost).min(most);
-        if bucket.points < cost {
-            metrics::counter!("query_api_rate_limited_total").increment(1);
-            let seconds = Duration::from_secs_f64((cost - bucket.points) / self.per_second);
-            return Err(Problem::TooMany { retry_after_seconds: seconds.as_secs() + 1 });
+        let (now, cost) = (Instant::now(), f64::from(cost));
+        let mut guard = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let buckets = &mut *guard;
+        let key = buckets.keys.entry(caller.key_id).or_insert_with(|| self.key.full(now));
+        if !buckets.orgs.contains_key(&caller.org.id) {
+            buckets.orgs.insert(caller.org.id.clone(), self.org.full(now));
         }
-        bucket.points -= cost;
-        Ok(Left { points: bucket.points, most })
+        let org = buckets.orgs.get_mut(&caller.org.id).ok_or(Problem::Internal)?;
+        match (self.key.fill(key, cost, now), self.org.fill(org, cost, now)) {
+            (Ok(of_key), Ok(of_org)) => {
+                key.points -= of_key;
+                org.points -= of_org;
+                let key = (key.points, self.key.most());
+                Ok(Left { key, org: (org.points, self.org.most()) })
+            }
+            (key, org) => {
+                metrics::counter!("query_api_rate_limited_total").increment(1);
+                let wait = key.err().unwrap_or(0.0).max(org.err().unwrap_or(0.0));
+                let seconds = Duration::from_secs_f64(wait);
+                Err(Problem::TooMany { retry_after_seconds: seconds.as_secs() + 1 })
+            }
+        }
     }
 
     /// What is left, for an answer from memory: it costs nothing.
@@ -67,9 +107,12 @@ impl Limits {
 impl Left {
     /// The headers of draft-ietf-httpapi-ratelimit-headers.
     pub(crate) fn tell(self, headers: &mut HeaderMap) {
-        let policy = HeaderValue::try_from(format!("\"key\";q={:.0};w={BURST:.0}", self.most));
-        let left = HeaderValue::try_from(format!("\"key\";r={:.0}", self.points.floor()));
-        if let (Ok(policy), Ok(left)) = (policy, left) {
+        let ((key, most_key), (org, most_org)) = (self.key, self.org);
+        let policy =
+            format!("\"key\";q={most_key:.0};w={BURST:.0}, \"org\";q={most_org:.0};w={BURST:.0}");
+        let left = format!("\"key\";r={:.0}, \"org\";r={:.0}", key.floor(), org.floor());
+        if let (Ok(policy), Ok(left)) = (HeaderValue::try_from(policy), HeaderValue::try_from(left))
+        {
             headers.insert("ratelimit-policy", policy);
             headers.insert("ratelimit", left);
         }

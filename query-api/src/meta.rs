@@ -1,6 +1,8 @@
 //! `GET /v1/meta`: what a dashboard needs to know to ask: boards and their mapping, industries,
 //! statuses, windows, the time zone.
 
+use std::collections::BTreeSet;
+
 use chrono::TimeDelta;
 use leadpulse_service::config::{Board, Labels};
 use serde::Serialize;
@@ -9,9 +11,11 @@ use sqlx::FromRow;
 
 use crate::{
     auth::{Caller, Scope},
+    cache::Lives,
     db::Snapshot,
+    kpis::figures::industry_key,
     params::Params,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     value::wire,
 };
 
@@ -34,9 +38,8 @@ where org_id = $1 and entered_at > $2 and lifecycle <> 'deleted'
 group by board_id, status_id, status_label order by board_id, status_id, status_label";
 
 const INDUSTRIES: &str = "
-select lower(coalesce(industry, 'unknown')) from lead_fact
-where org_id = $1 and entered_at > $2 and lifecycle <> 'deleted'
-group by 1 order by 1 limit 1000";
+select distinct industry from lead_fact
+where org_id = $1 and entered_at > $2 and lifecycle <> 'deleted' limit 1000";
 
 impl Read for Meta {
     const FAMILY: &'static str = "meta";
@@ -53,11 +56,13 @@ impl Read for Meta {
         let since = from.at - TimeDelta::days(i64::from(longest));
         let statuses: Vec<Status> =
             sqlx::query_as(STATUSES).bind(&org.id).bind(since).fetch_all(from.connection()).await?;
-        let industries: Vec<String> = sqlx::query_scalar(INDUSTRIES)
+        let industries: Vec<Option<String>> = sqlx::query_scalar(INDUSTRIES)
             .bind(&org.id)
             .bind(since)
             .fetch_all(from.connection())
             .await?;
+        let industries: BTreeSet<String> =
+            industries.iter().map(|name| industry_key(name.as_deref())).collect();
         let answer = json!({
             "org": org.id,
             "time_zone": org.time_zone.name(),
@@ -67,7 +72,7 @@ impl Read for Meta {
             "industries": industries,
             "statuses": statuses,
         });
-        Ok(Loaded::json(&answer, Lives::WithClock)?)
+        Ok(Loaded::json(&answer, Lives::Moment)?)
     }
 }
 

@@ -35,7 +35,9 @@ pub(crate) async fn docs() -> Response {
 fn document() -> Value {
     let paths: Map<String, Value> = ENDPOINTS
         .iter()
-        .map(|endpoint| (endpoint.path.to_owned(), json!({ "get": operation(endpoint) })))
+        .map(|endpoint| {
+            (endpoint.path.to_owned(), json!({ endpoint.method(): operation(endpoint) }))
+        })
         .collect();
     json!({
         "openapi": "3.1.0",
@@ -88,6 +90,7 @@ fn operation(endpoint: &Endpoint) -> Value {
         ("401", "No valid key"),
         ("403", "The key lacks the scope"),
         ("404", "There is no such thing in this org"),
+        ("409", "An operator's wish can't be granted as things are"),
         ("429", "The key's limit is reached"),
         ("503", "Not in time, or not yet applied"),
     ] {

@@ -129,12 +129,26 @@ pub(crate) fn id(text: &str) -> Result<i64, String> {
     text.parse().map_err(|_| "must be an id, a whole number".to_owned())
 }
 
+/// Characters of a text that is looked for.
+const TEXT: usize = 100;
+
 /// A text that is not empty.
 pub(crate) fn text(text: &str) -> Result<String, String> {
+    if text.chars().count() > TEXT {
+        return Err(format!("is longer than {TEXT} characters"));
+    }
     match text.trim() {
         "" => Err("is empty".into()),
-        text if text.len() > 500 => Err("is longer than 500 bytes".into()),
         text => Ok(text.to_owned()),
+    }
+}
+
+/// A cursor, which its list looks into.
+pub(crate) fn cursor(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("is empty".into()),
+        1..=200 => Ok(text.to_owned()),
+        _ => Err("is no cursor".into()),
     }
 }
 

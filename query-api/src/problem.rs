@@ -25,11 +25,14 @@ pub(crate) enum Problem {
     Forbidden(Scope),
     #[error("there is no such thing in this org")]
     NotFound,
-    #[error("this address knows only GET and HEAD")]
-    MethodNotAllowed,
+    #[error("this address knows only {0}")]
+    MethodNotAllowed(&'static str),
+    /// An operator's wish that can't be granted as things are; why.
+    #[error("{0}")]
+    Refused(String),
     #[error("the read models have applied {applied}, not yet {asked}")]
     Behind { asked: i64, applied: i64 },
-    #[error("the limit of this API key is reached")]
+    #[error("the limit of this API key or of its org is reached")]
     TooMany { retry_after_seconds: u64 },
     #[error("the request can't be answered in time; try again")]
     Unavailable,
@@ -50,7 +53,8 @@ impl Problem {
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
             Self::Forbidden(_) => (StatusCode::FORBIDDEN, "missing-scope", "Missing scope"),
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
-            Self::MethodNotAllowed => {
+            Self::Refused(_) => (StatusCode::CONFLICT, "refused", "Refused"),
+            Self::MethodNotAllowed(_) => {
                 (StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed")
             }
             Self::Behind { .. } => {
@@ -108,8 +112,8 @@ impl IntoResponse for Problem {
             Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
-            Self::MethodNotAllowed => {
-                headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+            Self::MethodNotAllowed(methods) => {
+                headers.insert(header::ALLOW, HeaderValue::from_static(methods));
             }
             _ => {}
         }

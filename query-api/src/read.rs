@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     auth::{Caller, Scope},
-    cache::{Entry, Origin},
+    cache::{Entry, Lease, Lives, Origin},
     db::{self, Snapshot},
     params::Params,
     problem::Problem,
@@ -29,8 +29,8 @@ pub(crate) const BEHIND: Duration = Duration::from_secs(2);
 const OVERTAKEN: Duration = Duration::from_secs(1);
 /// And this long for its turn to ask Postgres: what waits longer is refused, so that the rest is quick.
 const QUEUE: Duration = Duration::from_secs(1);
-/// What moves with the clock is fresh for this long.
-const MOMENT: Duration = Duration::from_secs(1);
+/// And this long for an answer that another process is making.
+const ELSEWHERE: Duration = Duration::from_millis(400);
 
 /// A resource: what it takes, and how it is made.
 pub(crate) trait Read: Sized + Send + Sync + 'static {
@@ -39,6 +39,8 @@ pub(crate) trait Read: Sized + Send + Sync + 'static {
     const SCOPE: Scope;
     /// A second scope that is needed as well.
     const ALSO: Option<Scope> = None;
+    /// With the scope `pii:read` the answer is another one.
+    const SHOWS_PII: bool = false;
     const CONTENT_TYPE: &'static str = "application/json";
     /// Points of the rate limit: about the rows behind an answer.
     const COST: u32 = 1;
@@ -74,14 +76,6 @@ pub(crate) struct Loaded {
     lives: Lives,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Lives {
-    /// Until the data change.
-    WithData,
-    /// For a moment: the clock alone changes it.
-    WithClock,
-}
-
 pub(crate) enum NotLoaded {
     Problem(Problem),
     /// The clock has overtaken stored figures, which are about to be computed anew.
@@ -109,7 +103,7 @@ impl Loaded {
 }
 
 /// One request to a resource, read and understood.
-struct Question<R> {
+pub(crate) struct Question<R> {
     read: R,
     caller: Caller,
     min_seq: i64,
@@ -129,7 +123,10 @@ impl<R: Read> Question<R> {
             caller.needs(scope)?;
         }
         let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        let mut params = Params::new(path, uri.query());
+        Self::new(caller, Params::new(path, uri.query()))
+    }
+
+    pub(crate) fn new(caller: Caller, mut params: Params) -> Result<Self, Problem> {
         let filters = params.canonical(&["min_seq", "cursor", "limit"]);
         let spelling = params.canonical(&["min_seq"]);
         let min_seq = params.number("min_seq", 0, i64::MAX).unwrap_or(0);
@@ -140,7 +137,7 @@ impl<R: Read> Question<R> {
 
     /// The answer's name in the caches: one org, one version of its read models, one question.
     fn key(&self, version: i64) -> String {
-        let pii = if self.caller.may(Scope::Pii) { "pii" } else { "" };
+        let pii = if R::SHOWS_PII && self.caller.may(Scope::Pii) { "pii" } else { "" };
         format!("{}|{}|{version}|{pii}|{}", R::FAMILY, self.caller.org.id, self.spelling)
     }
 }
@@ -155,14 +152,13 @@ pub(crate) async fn read<R: Read>(
     let question = Arc::new(Question::<R>::of(&app, &path, &uri, &headers).await?);
     let started = Instant::now();
     let (entry, origin) = find(&app, &question).await?;
-    metrics::counter!("query_api_reads_total", "family" => R::FAMILY, "from" => origin.as_str())
-        .increment(1);
+    app.cache.count(R::FAMILY, origin);
     let mut response = respond(R::CONTENT_TYPE, &entry, origin, &headers, started.elapsed());
     app.limits.left(&question.caller)?.tell(response.headers_mut());
     Ok(response)
 }
 
-async fn find<R: Read>(
+pub(crate) async fn find<R: Read>(
     app: &Arc<App>,
     question: &Arc<Question<R>>,
 ) -> Result<(Arc<Entry>, Origin), Problem> {
@@ -196,9 +192,19 @@ async fn fetch<R: Read>(
     question: &Question<R>,
     key: &str,
 ) -> Result<(Arc<Entry>, Origin), Problem> {
-    if let Some(entry) = app.cache.far(key, question.min_seq).await {
-        return Ok((entry, Origin::Far));
-    }
+    let started = Instant::now();
+    let _lease = loop {
+        if let Some(entry) = app.cache.far(key, question.min_seq).await {
+            return Ok((entry, Origin::Far));
+        }
+        match app.cache.lease(key).await {
+            // It may be slow, or dead: then this process makes the answer, too.
+            Lease::Elsewhere if started.elapsed() < ELSEWHERE => {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            lease => break lease,
+        }
+    };
     let entry = make(app, question).await?;
     app.cache.store(key, &entry).await;
     Ok((entry, Origin::Database))
@@ -242,24 +248,22 @@ async fn make<R: Read>(app: &App, question: &Question<R>) -> Result<Arc<Entry>, 
             filters: &question.filters,
             patient: started.elapsed() < OVERTAKEN,
         };
-        match question.read.load(&context, &mut snapshot).await {
-            Ok(loaded) => {
-                let (seq, at) = (snapshot.seq, snapshot.at);
-                snapshot.close().await?;
-                let lives = match loaded.lives {
-                    Lives::WithData => app.cache.ttl(),
-                    Lives::WithClock => MOMENT,
-                };
-                let fresh_until = db::now() + TimeDelta::from_std(lives).unwrap_or_default();
-                let org = &question.caller.org.id;
-                return Ok(Arc::new(Entry::new(org, loaded.body, seq, at, fresh_until)));
-            }
+        let (body, lives) = match question.read.load(&context, &mut snapshot).await {
+            Ok(loaded) => (Some(loaded.body), loaded.lives),
+            // That there is no such thing is true until the data change.
+            Err(NotLoaded::Problem(Problem::NotFound)) => (None, Lives::Short),
             Err(NotLoaded::Problem(problem)) => return Err(problem),
             Err(NotLoaded::Overtaken) => {
                 snapshot.close().await?;
                 tokio::time::sleep(Duration::from_millis(25)).await;
+                continue;
             }
-        }
+        };
+        let (seq, at) = (snapshot.seq, snapshot.at);
+        snapshot.close().await?;
+        let ttl = TimeDelta::from_std(app.cache.ttl(lives)).unwrap_or_default();
+        let org = &question.caller.org.id;
+        return Ok(Arc::new(Entry::new(org, body, seq, at, db::now() + ttl)));
     }
 }
 
@@ -270,20 +274,27 @@ fn respond(
     asked: &HeaderMap,
     took: Duration,
 ) -> Response {
-    let known = asked.get_all(header::IF_NONE_MATCH).iter().any(|tags| {
-        tags.as_bytes().split(|byte| *byte == b',').any(|tag| {
-            let tag = tag.trim_ascii();
-            tag == b"*" || tag.strip_prefix(b"W/").unwrap_or(tag) == entry.etag.as_bytes()
-        })
-    });
-    let mut response = if known {
+    let gzip = entry.compressible() && takes_gzip(asked);
+    let etag = if gzip { &entry.gzip_etag } else { &entry.etag };
+    let mut response = if entry.missing {
+        Problem::NotFound.into_response()
+    } else if knows(asked, entry) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let content_type = [(header::CONTENT_TYPE, HeaderValue::from_static(content_type))];
-        (content_type, entry.body.clone()).into_response()
+        let body = if gzip { entry.gzip() } else { entry.body.clone() };
+        let mut response = (content_type, body).into_response();
+        if gzip {
+            let gzip = HeaderValue::from_static("gzip");
+            response.headers_mut().insert(header::CONTENT_ENCODING, gzip);
+        }
+        response
     };
     let headers = response.headers_mut();
-    headers.insert(header::ETAG, entry.etag.clone());
+    if !entry.missing {
+        headers.insert(header::ETAG, etag.clone());
+    }
+    headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
     headers.insert("cache-status", origin.status());
     headers.insert("leadpulse-seq", HeaderValue::from(entry.seq));
@@ -295,4 +306,27 @@ fn respond(
     text("leadpulse-as-of", value::instant(entry.at));
     text("server-timing", format!("{};dur={:.3}", origin.as_str(), took.as_secs_f64() * 1e3));
     response
+}
+
+/// Has the client this body, in whichever form?
+fn knows(asked: &HeaderMap, entry: &Entry) -> bool {
+    asked.get_all(header::IF_NONE_MATCH).iter().any(|tags| {
+        tags.as_bytes().split(|byte| *byte == b',').any(|tag| {
+            let tag = tag.trim_ascii();
+            let tag = tag.strip_prefix(b"W/").unwrap_or(tag);
+            tag == b"*" || tag == entry.etag.as_bytes() || tag == entry.gzip_etag.as_bytes()
+        })
+    })
+}
+
+/// Does the client take gzip? (RFC 9110: a coding with `q=0` is refused.)
+fn takes_gzip(asked: &HeaderMap) -> bool {
+    let listed = asked.get_all(header::ACCEPT_ENCODING);
+    listed.iter().filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(',')).any(
+        |coding| {
+            let (name, weight) = coding.split_once(';').unwrap_or((coding, "q=1"));
+            let weight = weight.trim().strip_prefix("q=").and_then(|q| q.parse::<f32>().ok());
+            name.trim().eq_ignore_ascii_case("gzip") && weight.is_some_and(|q| q > 0.0)
+        },
+    )
 }

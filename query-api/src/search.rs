@@ -5,9 +5,10 @@ use sqlx::{FromRow, Postgres, QueryBuilder};
 
 use crate::{
     auth::{Caller, Scope},
+    cache::Lives,
     db::Snapshot,
     params::{self, Params},
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     text,
     value::wire,
 };
@@ -63,26 +64,27 @@ impl Read for Search {
     }
 
     async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
-        let mut query = QueryBuilder::<Postgres>::new(
-            "select type, name, match, agent_id, board_id, item_id from (",
-        );
+        let mut query = QueryBuilder::<Postgres>::new("with ");
         let org_id = context.org().id.as_str();
+        let mut parts = Vec::new();
         if self.agents {
             self.push_agents(&mut query, org_id);
+            parts.push("agents");
         }
         if self.leads {
-            if self.agents {
-                query.push(" union all ");
-            }
-            self.push_leads(&mut query, org_id);
+            query.push(if self.agents { ", " } else { "" });
+            self.push_leads(&mut query, org_id, &mut parts);
         }
-        query.push(
-            ") as hit order by type, array_position(array['exact', 'prefix', 'trigram'], match),
-                 form, agent_id, board_id, item_id limit ",
-        );
+        let parts: Vec<String> = parts.iter().map(|part| format!("select * from {part}")).collect();
+        query.push(format_args!(
+            " select type, name, match, agent_id, board_id, item_id from ({}) as hit
+              order by type, array_position(array['exact', 'prefix', 'trigram'], match),
+                  form, agent_id, board_id, item_id limit ",
+            parts.join(" union all ")
+        ));
         query.push_bind(self.limit);
         let items: Vec<Hit> = query.build_query_as().fetch_all(from.connection()).await?;
-        Ok(Loaded::json(&Answer { items }, Lives::WithData)?)
+        Ok(Loaded::json(&Answer { items }, Lives::Medium)?)
     }
 }
 
@@ -90,41 +92,51 @@ impl Search {
     /// There are some hundred agents: their names are read through.
     fn push_agents(&self, query: &mut QueryBuilder<Postgres>, org_id: &str) {
         let pattern = text::pattern(&self.q);
-        query.push("select 'agent' as type, name, search_form(name) as form, case when search_form(name) = ");
+        query.push("agents as materialized (select 'agent' as type, name, search_form(name) as form, case when search_form(name) = ");
         query.push_bind(self.q.clone()).push(" then 'exact' when search_form(name) like ");
         query.push_bind(format!("{pattern}%")).push(" then 'prefix' else 'trigram' end as match,");
         query.push(" user_id as agent_id, null::bigint as board_id, null::bigint as item_id");
         query.push(" from monday_user where org_id = ").push_bind(org_id.to_owned());
         let part = if self.q.chars().count() < TRIGRAM { "" } else { "%" };
-        query.push(" and search_form(name) like ").push_bind(format!("{part}{pattern}%"));
+        query.push(" and search_form(name) like ").push_bind(format!("{part}{pattern}%")).push(")");
     }
 
-    /// Each way by its own index and no further than the answer: a part of a name is looked for by its
-    /// trigrams, which find it wherever it stands.
-    fn push_leads(&self, query: &mut QueryBuilder<Postgres>, org_id: &str) {
+    /// Each way by its own index and no further than the answer. A part of a name is looked for by its
+    /// trigrams, which find it wherever it stands, but only if the better hits leave room: of a common
+    /// name they find thousands.
+    fn push_leads(
+        &self,
+        query: &mut QueryBuilder<Postgres>,
+        org_id: &str,
+        parts: &mut Vec<&'static str>,
+    ) {
         let pattern = text::pattern(&self.q);
         let start = |query: &mut QueryBuilder<Postgres>, how: &str| {
             query.push(format_args!(
-                "select 'lead' as type, name, search_form(name) as form, '{how}' as match, null::bigint as agent_id,
+                "{how} as materialized (
+                 select 'lead' as type, name, search_form(name) as form, '{how}' as match, null::bigint as agent_id,
                      board_id, item_id from lead_fact where lifecycle <> 'deleted' and org_id = "
             ));
             query.push_bind(org_id.to_owned());
         };
-        query.push("select * from (");
         start(query, "exact");
         query.push(" and search_form(name) = ").push_bind(self.q.clone());
-        query.push(" limit ").push_bind(self.limit).push(") as exact union all select * from (");
+        query.push(" limit ").push_bind(self.limit).push("), ");
         start(query, "prefix");
         query.push(" and search_form(name) like ").push_bind(format!("{pattern}%"));
         query.push(" and search_form(name) <> ").push_bind(self.q.clone());
-        query.push(" order by search_form(name) using ~<~ limit ").push_bind(self.limit);
-        query.push(") as prefix");
+        query.push(" order by search_form(name) using ~<~ limit ").push_bind(self.limit).push(")");
+        parts.extend(["exact", "prefix"]);
         if self.q.chars().count() >= TRIGRAM {
-            query.push(" union all select * from (");
+            let better: Vec<String> =
+                parts.iter().map(|part| format!("(select count(*) from {part})")).collect();
+            query.push(", ");
             start(query, "trigram");
             query.push(" and search_form(name) like ").push_bind(format!("%{pattern}%"));
             query.push(" and search_form(name) not like ").push_bind(format!("{pattern}%"));
-            query.push(" limit ").push_bind(self.limit).push(") as part");
+            query.push(format_args!(" and {} < ", better.join(" + "))).push_bind(self.limit);
+            query.push(" limit ").push_bind(self.limit).push(")");
+            parts.push("trigram");
         }
     }
 }

@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use leadpulse_service::{
-    config::Config,
+    config::{self, Config},
     health::{Dependency, Health, Need},
     http, shutdown, telemetry,
 };
+use projector::{mapping::Mapping, ops::Tools};
 use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use tokio::{
@@ -28,8 +29,11 @@ use crate::{
     live::Hub,
     state::{self, App},
     versions::Versions,
+    warm::warm,
 };
 
+/// Connections for `/ops`.
+const OPERATORS: u32 = 3;
 /// Between two looks at Postgres.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -47,18 +51,25 @@ pub async fn run(config: Config) -> Result<()> {
     let stop = shutdown::on_signals()?;
     let connections = usize::try_from(config.postgres.max_connections).unwrap_or(10);
     let head = Head::connect(config.nats.url.expose_secret()).await;
+    // Some more than there are connections: one read has its statements sent while another's come back.
+    let loads_limit = connections + connections / 2;
+    let head = head.context("the NATS URL can't be used")?;
+    let operators = config::Postgres { max_connections: OPERATORS, ..config.postgres.clone() };
+    let operators = projector::store::pool(&operators).context("the Postgres URL can't be used")?;
     let app = Arc::new(App {
         hub: Hub::default(),
-        head: head.context("the NATS URL can't be used")?,
+        ops: Tools::new(config.clone(), operators, head.jetstream()),
+        head,
+        mapping: Mapping::of(&config),
         stop: stop.clone(),
-        // Some more than there are connections: one read has its statements sent while another's come back.
-        loads: Semaphore::new(connections + connections / 2),
+        loads: Semaphore::new(loads_limit),
+        loads_limit,
         keys: Keys::new(pool.clone(), state::orgs(&config.orgs)),
         cache: Cache::new(config.query_api.cache_ttl, Arc::clone(&shared)),
         versions: Versions::default(),
         applied: Applied::default(),
         cursors: Signer::default(),
-        limits: Limits::new(config.query_api.rate_limit),
+        limits: Limits::new(config.query_api.rate_limit, config.query_api.org_rate_limit),
         pool: pool.clone(),
     });
     let postgres = health.dependency("postgres", Need::Required);
@@ -70,7 +81,7 @@ pub async fn run(config: Config) -> Result<()> {
     tokio::spawn(async move { follower.versions.follow(&reads, token).await });
     let (teller, token) = (Arc::clone(&app), stop.clone());
     tokio::spawn(async move { teller.hub.run(&teller.versions, &teller.pool, token).await });
-    tokio::spawn(watch(Arc::clone(&app), postgres, stop.clone()));
+    tokio::spawn(watch(Arc::clone(&app), health.clone(), postgres, stop.clone()));
 
     let router = routes(app, &health);
     let server = tokio::spawn(http::serve(listener, router, http::Limits::default(), stop.clone()));
@@ -81,17 +92,26 @@ pub async fn run(config: Config) -> Result<()> {
 }
 
 /// Keeps the service's health true: Postgres answers, and the projector has made the schema.
-async fn watch(app: Arc<App>, postgres: Dependency, stop: CancellationToken) {
+async fn watch(app: Arc<App>, health: Health, postgres: Dependency, stop: CancellationToken) {
+    let mut warmed = false;
     loop {
         let started = Instant::now();
         match timeout(LOOK * 2, schema_is_there(&app.pool)).await {
-            Ok(Ok(true)) => postgres.up(Some(started.elapsed()), "answers"),
+            Ok(Ok(true)) => {
+                let latency = started.elapsed();
+                if !warmed {
+                    postgres.down("warming up");
+                    warm(&app).await;
+                    warmed = true;
+                }
+                postgres.up(Some(latency), "answers");
+            }
             Ok(Ok(false)) => postgres.down("waiting for the projector to make the schema"),
             Ok(Err(error)) => postgres.down(error.to_string()),
             Err(_) => postgres.down("no answer in time"),
         }
-        let (bytes, answers) = app.cache.size();
-        record(bytes, answers);
+        health.fact("cache", app.cache.publish());
+        health.fact("reads", app.in_flight());
         // Until it is there, somebody waits for the service: look more often.
         let pause = if postgres.is_up() { LOOK } else { LOOK / 5 };
         tokio::select! {
@@ -107,10 +127,4 @@ async fn schema_is_there(pool: &PgPool) -> Result<bool, sqlx::Error> {
     )
     .fetch_one(pool)
     .await
-}
-
-#[expect(clippy::cast_precision_loss, reason = "gauges are floats")]
-fn record(bytes: u64, answers: u64) {
-    metrics::gauge!("query_api_cache_bytes").set(bytes as f64);
-    metrics::gauge!("query_api_cache_answers").set(answers as f64);
 }

@@ -3,6 +3,8 @@
 use std::{collections::HashMap, sync::Arc};
 
 use leadpulse_service::config::Org;
+use projector::{mapping::Mapping, ops::Tools};
+use serde_json::{Value, json};
 use sqlx::PgPool;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -24,9 +26,26 @@ pub(crate) struct App {
     pub(crate) limits: Limits,
     pub(crate) hub: Hub,
     pub(crate) head: Head,
+    /// What the boards' columns mean: the projector's own reading of them.
+    pub(crate) mapping: Mapping,
     /// Answers that are being made from Postgres.
     pub(crate) loads: Semaphore,
+    /// How many may be made at the same time.
+    pub(crate) loads_limit: usize,
+    /// What `/ops` works with: connections of its own, so that an operator keeps no dashboard waiting.
+    pub(crate) ops: Tools,
     pub(crate) stop: CancellationToken,
+}
+
+impl App {
+    /// What `/health/detailed` tells of the reads that are being made now.
+    pub(crate) fn in_flight(&self) -> Value {
+        let free = self.loads.available_permits();
+        let making = self.loads_limit.saturating_sub(free);
+        metrics::gauge!("query_api_loads_in_flight")
+            .set(f64::from(u32::try_from(making).unwrap_or(0)));
+        json!({ "in_flight": making, "limit": self.loads_limit })
+    }
 }
 
 pub(crate) fn orgs(orgs: &[Org]) -> Orgs {

@@ -5,10 +5,11 @@ use sqlx::{FromRow, Postgres, QueryBuilder};
 
 use crate::{
     auth::{Caller, Scope},
+    cache::Lives,
     cursor::{self, Position},
     db::Snapshot,
     params::{self, Params},
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     text,
     value::wire,
 };
@@ -45,6 +46,7 @@ struct Page {
 impl Read for Users {
     const FAMILY: &'static str = "users";
     const SCOPE: Scope = Scope::Users;
+    const SHOWS_PII: bool = true;
 
     fn parse(params: &mut Params, caller: &Caller) -> Self {
         // `ids=1,2` and `ids=1&ids=2` are the same.
@@ -58,7 +60,7 @@ impl Read for Users {
         Self {
             q: params.one("q", params::text),
             ids,
-            cursor: params.one("cursor", params::text),
+            cursor: params.one("cursor", params::cursor),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
             emails: caller.may(Scope::Pii),
         }
@@ -93,6 +95,6 @@ impl Read for Users {
             }
             None => None,
         };
-        Ok(Loaded::json(&Page { items, next_cursor }, Lives::WithData)?)
+        Ok(Loaded::json(&Page { items, next_cursor }, Lives::Long)?)
     }
 }

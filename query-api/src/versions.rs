@@ -55,6 +55,10 @@ impl Versions {
         believed.then(|| known.by_org.get(org).copied().unwrap_or(0))
     }
 
+    pub(crate) fn are_known(&self) -> bool {
+        self.of("").is_some()
+    }
+
     pub(crate) fn changes(&self) -> broadcast::Receiver<Change> {
         self.changes.subscribe()
     }

@@ -59,11 +59,6 @@ impl Span {
     pub(crate) fn previous(self) -> Self {
         Self { from: self.from - (self.to - self.from), to: self.from }
     }
-
-    /// This one, or the previous one and this one together.
-    pub(crate) fn with_previous(self, previous: bool) -> Self {
-        if previous { Self { from: self.previous().from, to: self.to } } else { self }
-    }
 }
 
 /// `window=30d`: one of the org's windows.

@@ -74,6 +74,9 @@ pub struct Projector {
     pub parked_leads_limit: u32,
     /// A standby takes over from an owner that was silent for this long. Milliseconds. Default: 5000.
     pub lease_ttl: Duration,
+    /// What `rebuild` and `verify` may hold of the leads that they fold in memory; with less they read the
+    /// stream more often. Mebibytes. Default: 512.
+    pub rebuild_memory_mib: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -85,6 +88,8 @@ pub struct QueryApi {
     /// Points that one API key gets back in a second; a read that is not answered from memory takes 1 to
     /// 200 of them. Default: 20000.
     pub rate_limit: u32,
+    /// The same of all keys of an org together. Default: 80000.
+    pub org_rate_limit: u32,
 }
 
 /// A configuration that can't be used: everything that is wrong with it.
@@ -203,16 +208,20 @@ fn read_projector(section: Section<'_, '_>) -> Projector {
     let parked_leads_limit =
         bounded(section.number("parked_leads_limit", None, 100, 1..=1_000_000));
     let lease_ttl = Duration::from_millis(section.number("lease_ttl_ms", None, 5000, 500..=60_000));
+    let rebuild_memory_mib =
+        bounded(section.number("rebuild_memory_mib", None, 512, 1..=1_048_576));
     section.finish();
-    Projector { listen, lanes, parked_leads_limit, lease_ttl }
+    Projector { listen, lanes, parked_leads_limit, lease_ttl, rebuild_memory_mib }
 }
 
 fn read_query_api(section: Section<'_, '_>) -> QueryApi {
     let listen = listen(&section, 8082);
     let seconds = section.number("cache_ttl_seconds", Some("CACHE_TTL_SECONDS"), 60, 1..=86_400);
-    let rate_limit = bounded(section.number("rate_limit", None, 20_000, 1..=10_000_000));
+    let points = |name, default| bounded(section.number(name, None, default, 1..=10_000_000));
+    let (rate_limit, org_rate_limit) =
+        (points("rate_limit", 20_000), points("org_rate_limit", 80_000));
     section.finish();
-    QueryApi { listen, cache_ttl: Duration::from_secs(seconds), rate_limit }
+    QueryApi { listen, cache_ttl: Duration::from_secs(seconds), rate_limit, org_rate_limit }
 }
 
 fn listen(section: &Section<'_, '_>, default_port: u16) -> SocketAddr {

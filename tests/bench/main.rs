@@ -10,6 +10,8 @@
 
 mod ingest;
 mod projector;
+mod query;
+mod rebuild;
 mod report;
 mod stage;
 
@@ -28,6 +30,10 @@ enum What {
     Ingest(ingest::Options),
     /// The projector beside the stream's read and Postgres' upserts
     Projector(projector::Options),
+    /// query-api beside a bare HTTP server, and its misses on two million leads
+    Query(query::Options),
+    /// `projector rebuild` beside the stream's read and the writing of the finished rows
+    Rebuild(rebuild::Options),
 }
 
 #[tokio::main]
@@ -35,5 +41,7 @@ async fn main() {
     match Arguments::parse().what {
         What::Ingest(options) => ingest::run(&options).await,
         What::Projector(options) => projector::run(&options).await,
+        What::Query(options) => query::run(&options).await,
+        What::Rebuild(options) => rebuild::run(&options).await,
     }
 }

@@ -69,7 +69,7 @@ pub(crate) async fn run(options: &Options) {
     agents(&stage).await;
 }
 
-fn mapping() -> Arc<Mapping> {
+pub(crate) fn mapping() -> Arc<Mapping> {
     let config = Config::parse("bench", CONFIG, &|_| None).unwrap();
     Arc::new(Mapping::of(&config))
 }
@@ -114,7 +114,7 @@ async fn throughput(stage: &Stage, options: &Options, spread: Spread) -> Vec<Str
 }
 
 /// (a): the projector's own reader and decoder, with nobody behind them.
-async fn read_only(stage: &Stage, events: u64) -> f64 {
+pub(crate) async fn read_only(stage: &Stage, events: u64) -> f64 {
     let jetstream = stage.jetstream().await;
     let stream = reader::find(&jetstream).await.unwrap();
     let seen = reader::look(&stream).await.unwrap();

@@ -11,6 +11,7 @@ mod ingest_cluster;
 mod ingest_faults;
 mod ingest_operators;
 mod life;
+mod operators;
 mod projector;
 mod query;
 mod redis;

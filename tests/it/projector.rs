@@ -5,7 +5,10 @@ mod crashes;
 mod faults;
 mod owners;
 mod poison;
+mod range;
+mod rebuild;
 mod rows;
+mod verify;
 mod windows;
 
 use tests::{

@@ -13,3 +13,5 @@ mod live;
 mod orgs;
 mod plans;
 mod races;
+mod schemathesis;
+mod timeline;

@@ -117,6 +117,18 @@ impl Ground {
         Service::start(name, &folder, &self.environment)
     }
 
+    /// One of the binaries in the environment of the services, to be started by the test.
+    pub fn command(&self, binary: &str, arguments: &[&str]) -> Command {
+        command(binary, arguments, &self.environment).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    /// Changes the configuration's file; who has read it before knows nothing of it.
+    pub fn reconfigure(&mut self, rules: Rules) {
+        let file = self.scratch.path().join("leadpulse.toml");
+        fs::write(file, configuration(&rules)).expect("the configuration can be written");
+        self.rules = rules;
+    }
+
     /// Runs one of the binaries to its end, as an operator would.
     pub fn run(&self, binary: &str, arguments: &[&str]) -> Output {
         run(binary, arguments, &self.environment).unwrap_or_else(|error| panic!("{error:#}"))
@@ -187,9 +199,13 @@ impl App {
 
 /// Runs a binary with a bare environment: what a developer has set must not reach a test.
 pub fn run(binary: &str, arguments: &[&str], environment: &[(String, String)]) -> Result<Output> {
+    command(binary, arguments, environment)?.output().with_context(|| format!("can't run {binary}"))
+}
+
+fn command(binary: &str, arguments: &[&str], environment: &[(String, String)]) -> Result<Command> {
     let mut command = Command::new(binaries::path(binary)?);
     command.env_clear().envs(environment.iter().cloned()).args(arguments);
-    command.output().with_context(|| format!("can't run {binary}"))
+    Ok(command)
 }
 
 /// The `leadpulse.toml` of a test.

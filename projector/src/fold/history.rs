@@ -37,6 +37,10 @@ impl<T> History<T> {
         self.entries.iter()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     pub(super) fn last(&self) -> Option<&T> {
         self.entries.last().map(|entry| &entry.value)
     }

@@ -209,7 +209,7 @@ impl Outcome {
 }
 
 impl Parked {
-    fn of(delivery: Delivery, reason: String) -> Self {
+    pub(crate) fn of(delivery: Delivery, reason: String) -> Self {
         let Delivery { seq, trace_id, payload, envelope } = delivery;
         Self { seq, trace_id, payload, envelope: envelope.ok(), reason }
     }

@@ -1,12 +1,12 @@
 //! A lead's dead letters, applied again in order and in one transaction, by the lane that owns the
 //! lead: nobody else writes its row, and its later events keep coming through the same lane.
 
-use leadpulse_nats::Envelope;
 use tracing::{info, warn};
 
 use super::{Delivery, Item, Lane, batch::Batch};
 use crate::{
     event::LeadKey,
+    reader::envelope_of,
     store::{self, Letter, WriteError},
 };
 
@@ -63,7 +63,6 @@ impl Lane {
 
 fn delivery(letter: Letter) -> Delivery {
     let Letter { seq, trace_id, payload } = letter;
-    let envelope = serde_json::from_slice::<Envelope>(&payload)
-        .map_err(|error| format!("no envelope: {error}"));
+    let envelope = envelope_of(&payload);
     Delivery { seq, trace_id, payload: payload.into(), envelope }
 }

@@ -6,7 +6,7 @@ use super::{Delivery, Item};
 use crate::event::LeadKey;
 
 /// Leads are pinned to buckets and buckets to lanes.
-const BUCKETS: u64 = 1024;
+pub const BUCKETS: u64 = 1024;
 
 /// The lanes are gone: the projection is ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,11 +23,9 @@ impl Routes {
         Self { lanes }
     }
 
-    /// Hands a message to the lane of its lead; what has no lead goes to the lane of lead 0.
+    /// Hands a message to the lane of its lead.
     pub async fn deliver(&self, delivery: Delivery) -> Result<(), LanesGone> {
-        let bucket = delivery.envelope.as_ref().map_or(0, |envelope| {
-            bucket(&envelope.org, envelope.board_id.unwrap_or(0), envelope.item_id.unwrap_or(0))
-        });
+        let bucket = bucket_of(&delivery);
         self.send(bucket, Item::Event(Box::new(delivery))).await
     }
 
@@ -50,9 +48,16 @@ impl Routes {
     }
 }
 
+/// The bucket of a message's lead; what has no lead is in the bucket of lead 0.
+pub fn bucket_of(delivery: &Delivery) -> u64 {
+    delivery.envelope.as_ref().map_or(0, |envelope| {
+        bucket(&envelope.org, envelope.board_id.unwrap_or(0), envelope.item_id.unwrap_or(0))
+    })
+}
+
 /// FNV-1a, written out because it must be the same in every build: a lane's position means the leads
 /// that hash to it.
-fn bucket(org_id: &str, board_id: i64, item_id: i64) -> u64 {
+pub fn bucket(org_id: &str, board_id: i64, item_id: i64) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     for byte in org_id.bytes().chain([board_id, item_id].into_iter().flat_map(i64::to_le_bytes)) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);

@@ -65,6 +65,40 @@ pub async fn park(connection: &mut PgConnection, events: &[Parked]) -> Result<()
     Ok(())
 }
 
+/// How `resolution` begins where an operator decided that the event must never be applied.
+pub const SKIPPED: &str = "skipped";
+
+/// Sequences that no fold applies: what waits in the dead letters, and what an operator skipped.
+/// Whoever folds the stream beside the projection leaves these out, or its rows would differ.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    pub waiting: HashSet<u64>,
+    pub skipped: HashSet<u64>,
+}
+
+impl LeftOut {
+    pub async fn load(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let rows: Vec<(i64, bool)> = sqlx::query_as(
+            "select seq, resolved_at is null from dead_letter
+             where projection = $1 and (resolved_at is null or starts_with(resolution, $2))",
+        )
+        .bind(PROJECTION)
+        .bind(SKIPPED)
+        .fetch_all(connection)
+        .await?;
+        let mut left_out = Self::default();
+        for (seq, waiting) in rows {
+            let set = if waiting { &mut left_out.waiting } else { &mut left_out.skipped };
+            set.insert(u64::try_from(seq).unwrap_or(0));
+        }
+        Ok(left_out)
+    }
+
+    pub fn contains(&self, seq: u64) -> bool {
+        self.waiting.contains(&seq) || self.skipped.contains(&seq)
+    }
+}
+
 /// A letter as it is applied again.
 #[derive(Debug)]
 pub struct Letter {
@@ -146,4 +180,68 @@ pub async fn recently_parked(connection: &mut PgConnection) -> Result<i64, sqlx:
     .fetch_one(connection)
     .await?;
     Ok(count)
+}
+
+/// A letter of no lead that an operator wants read again.
+#[derive(Debug, sqlx::FromRow)]
+pub struct Unread {
+    pub seq: i64,
+    pub payload: Vec<u8>,
+}
+
+/// The letters without a lead whose retry was asked for.
+pub async fn unread_requested(connection: &mut PgConnection) -> Result<Vec<Unread>, sqlx::Error> {
+    sqlx::query_as(
+        "select seq, payload from dead_letter
+         where projection = $1 and retry_requested_at is not null and resolved_at is null
+           and (org_id is null or board_id is null or item_id is null)
+         order by seq limit 100",
+    )
+    .bind(PROJECTION)
+    .fetch_all(connection)
+    .await
+}
+
+/// It is readable now: from here on it is a letter of its lead, whose request stands.
+pub async fn name_unread(
+    connection: &mut PgConnection,
+    seq: i64,
+    envelope: &Envelope,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update dead_letter set org_id = $3, board_id = $4, item_id = $5, event_id = $6, kind = $7
+         where projection = $1 and seq = $2",
+    )
+    .bind(PROJECTION)
+    .bind(seq)
+    .bind(&envelope.org)
+    .bind(envelope.board_id)
+    .bind(envelope.item_id)
+    .bind(&envelope.event_id)
+    .bind(envelope.kind.as_str())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// How reading it again ended: done, or parked on with the reason of now.
+pub async fn settle_unread(
+    connection: &mut PgConnection,
+    seq: i64,
+    refused: Option<&str>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update dead_letter set
+             retry_requested_at = null,
+             reason = coalesce($3, reason),
+             resolved_at = case when $3::text is null then now() end,
+             resolution = case when $3::text is null then 'retried' end
+         where projection = $1 and seq = $2 and resolved_at is null",
+    )
+    .bind(PROJECTION)
+    .bind(seq)
+    .bind(refused)
+    .execute(connection)
+    .await?;
+    Ok(())
 }

@@ -17,6 +17,18 @@ impl Position {
     pub fn applied(&self) -> u64 {
         self.lanes.iter().copied().min().unwrap_or(0)
     }
+
+    /// No lane has anything after this.
+    pub fn farthest(&self) -> u64 {
+        self.lanes.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Where the lane of this bucket stands.
+    pub fn of_bucket(&self, bucket: u64) -> u64 {
+        let lanes = u64::try_from(self.lanes.len()).unwrap_or(1).max(1);
+        let lane = usize::try_from(bucket % lanes).unwrap_or(0);
+        self.lanes.get(lane).copied().unwrap_or(0)
+    }
 }
 
 /// The stream that a position belongs to.
@@ -88,7 +100,8 @@ pub async fn open_positions(
     Ok(Position { lanes })
 }
 
-/// Moves a lane's position within the caller's transaction, and locks it until the commit.
+/// Moves a lane's position within the caller's transaction, and locks it until the commit. Not after a
+/// repair from outside: a lane begins with fresh positions, which know of none.
 pub async fn advance(
     connection: &mut PgConnection,
     lane: u32,
@@ -96,16 +109,115 @@ pub async fn advance(
     to: u64,
     fence: i64,
 ) -> Result<(), WriteError> {
+    let lane = i32::try_from(lane).unwrap_or(i32::MAX);
     let moved = sqlx::query(
         "update checkpoint set seq = $4, updated_at = now()
-         where projection = $1 and lane = $2 and seq = $3 and fence = $5",
+         where projection = $1 and lane = $2 and seq = $3 and fence = $5 and repairs = 0",
     )
     .bind(PROJECTION)
-    .bind(i32::try_from(lane).unwrap_or(i32::MAX))
+    .bind(lane)
     .bind(signed(from))
     .bind(signed(to))
     .bind(fence)
+    .execute(&mut *connection)
+    .await?;
+    if moved.rows_affected() == 1 {
+        return Ok(());
+    }
+    let repaired: Option<bool> = sqlx::query_scalar(
+        "select repairs > 0 from checkpoint where projection = $1 and lane = $2 and seq = $3 and fence = $4",
+    )
+    .bind(PROJECTION)
+    .bind(lane)
+    .bind(signed(from))
+    .bind(fence)
+    .fetch_optional(connection)
+    .await?;
+    match repaired {
+        Some(true) => Err(WriteError::Repaired),
+        Some(false) | None => Err(WriteError::FenceLost),
+    }
+}
+
+/// Keeps the lanes from committing until the end of the caller's transaction, and makes them forget what
+/// they remember afterwards. Gives what is applied, lane by lane.
+pub async fn hold_lanes(
+    connection: &mut PgConnection,
+    stream: &StreamIdentity,
+) -> Result<Position, OpenError> {
+    loop {
+        let held = sqlx::query("update checkpoint set repairs = repairs + 1 where projection = $1")
+            .bind(PROJECTION)
+            .execute(&mut *connection)
+            .await?;
+        let position = positions(connection, stream).await?;
+        // A projector that started while this one waited has made the rows anew.
+        if usize::try_from(held.rows_affected()) == Ok(position.lanes.len()) {
+            return Ok(position);
+        }
+    }
+}
+
+/// Where the lanes stand, if it is in this stream.
+pub async fn positions(
+    connection: &mut PgConnection,
+    stream: &StreamIdentity,
+) -> Result<Position, OpenError> {
+    let rows: Vec<(DateTime<Utc>, i64)> = sqlx::query_as(
+        "select stream_created_at, seq from checkpoint where projection = $1 order by lane",
+    )
+    .bind(PROJECTION)
+    .fetch_all(connection)
+    .await?;
+    if let Some((known, _)) = rows.iter().find(|row| row.0 != stream.created_at) {
+        let (known, now) = (*known, stream.created_at);
+        return Err(OpenError::Recreated { name: stream.name.clone(), known, now });
+    }
+    let lanes = rows.into_iter().map(|row| u64::try_from(row.1).unwrap_or(0)).collect();
+    Ok(Position { lanes })
+}
+
+/// The mapping that the read models were made with. The first projector says which.
+pub async fn mapping_of_tables(pool: &PgPool, own: &str) -> Result<String, sqlx::Error> {
+    let known = "select hash from projection_mapping where projection = $1";
+    sqlx::query(
+        "insert into projection_mapping (projection, hash) values ($1, $2)
+         on conflict (projection) do nothing",
+    )
+    .bind(PROJECTION)
+    .bind(own)
+    .execute(pool)
+    .await?;
+    sqlx::query_scalar(known).bind(PROJECTION).fetch_one(pool).await
+}
+
+/// A swap's tables bring their mapping along: the rebuilt one, or the one before it. The other one is
+/// remembered for the way back.
+pub(crate) async fn swap_mapping(
+    connection: &mut PgConnection,
+    rebuilt: &str,
+    forth: bool,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into projection_mapping (projection, hash) values ($1, $2)
+         on conflict (projection) do update set
+             hash = case when $3 then excluded.hash else coalesce(projection_mapping.previous, excluded.hash) end,
+             previous = projection_mapping.hash, since = now()",
+    )
+    .bind(PROJECTION)
+    .bind(rebuilt)
+    .bind(forth)
     .execute(connection)
     .await?;
-    if moved.rows_affected() == 1 { Ok(()) } else { Err(WriteError::FenceLost) }
+    Ok(())
+}
+
+/// The mapping of the tables that the last swap took out.
+pub(crate) async fn previous_mapping(pool: &PgPool) -> Result<String, sqlx::Error> {
+    sqlx::query_scalar(
+        "select coalesce(previous, hash) from projection_mapping where projection = $1",
+    )
+    .bind(PROJECTION)
+    .fetch_one(pool)
+    .await
 }

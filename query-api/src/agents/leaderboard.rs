@@ -9,9 +9,10 @@ use sqlx::{Postgres, QueryBuilder};
 use super::metrics::{self, AgentMetrics};
 use crate::{
     auth::{Caller, Scope},
+    cache::Lives,
     db::Snapshot,
     params::Params,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     value, window,
 };
 
@@ -42,24 +43,24 @@ struct Metric {
 
 macro_rules! metrics {
     ($($name:ident: |$row:ident| $value:expr, n $n:ident;)*) => {
-        &[$(Metric { name: stringify!($name), of: |$row| $value, n: |row| row.$n }),*]
+        &[$(Metric { name: stringify!($name), of: |$row| $value, n: |row| row.figures.$n }),*]
     };
 }
 
 /// A count of leads is made of the assigned ones: the size of the agent's cohort.
 static METRICS: &[Metric] = metrics! {
-    conversion_rate: |row| row.conversion_rate.map(Key::Float), n assigned_count;
-    period_conversion_rate: |row| row.period_conversion_rate.map(Key::Float), n assigned_count;
-    assigned_count: |row| count(row.assigned_count), n assigned_count;
-    touched_count: |row| count(row.touched_count), n assigned_count;
-    cohort_won_count: |row| count(row.cohort_won_count), n assigned_count;
-    closed_won_count: |row| count(row.closed_won_count), n closed_won_count;
-    deals_amount_sum: |row| Some(Key::Exact(row.deals_amount_sum)), n deals_amount_count;
-    deals_amount_count: |row| count(row.deals_amount_count), n deals_amount_count;
-    avg_deal_size: |row| row.avg_deal_size.map(Key::Exact), n deals_amount_count;
-    median_response_seconds: |row| row.median_response_seconds.map(Key::Float), n touched_count;
-    median_time_to_close_seconds: |row| row.median_time_to_close_seconds.map(Key::Float), n time_to_close_count;
-    time_to_close_count: |row| count(row.time_to_close_count), n time_to_close_count;
+    conversion_rate: |row| row.figures.conversion_rate.map(Key::Float), n assigned_count;
+    period_conversion_rate: |row| row.figures.period_conversion_rate.map(Key::Float), n assigned_count;
+    assigned_count: |row| count(row.figures.assigned_count), n assigned_count;
+    touched_count: |row| count(row.figures.touched_count), n assigned_count;
+    cohort_won_count: |row| count(row.figures.cohort_won_count), n assigned_count;
+    closed_won_count: |row| count(row.figures.closed_won_count), n closed_won_count;
+    deals_amount_sum: |row| Some(Key::Exact(row.figures.deals_amount_sum)), n deals_amount_count;
+    deals_amount_count: |row| count(row.figures.deals_amount_count), n deals_amount_count;
+    avg_deal_size: |row| row.figures.avg_deal_size.map(Key::Exact), n deals_amount_count;
+    median_response_seconds: |row| row.figures.median_response_seconds.map(Key::Float), n touched_count;
+    median_time_to_close_seconds: |row| row.figures.median_time_to_close_seconds.map(Key::Float), n time_to_close_count;
+    time_to_close_count: |row| count(row.figures.time_to_close_count), n time_to_close_count;
     hot_deals_count: |row| count(row.hot_deals_count), n closed_won_count;
     is_hot: |row| count(i64::from(row.is_hot)), n closed_won_count;
     last_win_at: |row| row.last_win_at.and_then(|at| count(at.timestamp_micros())), n closed_won_count;
@@ -151,7 +152,7 @@ impl Read for Leaderboard {
             fastest_closer: best("median_time_to_close_seconds", false),
             most_active: best("touched_count", true),
         };
-        Ok(Loaded::json(&board, Lives::WithClock)?)
+        Ok(Loaded::json(&board, Lives::Moment)?)
     }
 }
 

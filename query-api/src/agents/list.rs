@@ -6,11 +6,12 @@ use sqlx::{Postgres, QueryBuilder};
 use super::metrics::{self, AgentMetrics};
 use crate::{
     auth::{Caller, Scope},
+    cache::Lives,
     cursor::{self, Position},
     db::Snapshot,
     params::{self, Params},
     problem::Problem,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     text,
     value::{instant, wire},
 };
@@ -63,7 +64,7 @@ impl Read for Agent {
             query.build_query_as().fetch_all(from.connection()).await?;
         metrics::settle(&mut rows, from, context.patient)?;
         let agent = group(rows, from).pop().ok_or(Problem::NotFound)?;
-        Ok(Loaded::json(&agent, Lives::WithClock)?)
+        Ok(Loaded::json(&agent, Lives::Moment)?)
     }
 }
 
@@ -75,7 +76,7 @@ impl Read for Agents {
     fn parse(params: &mut Params, _: &Caller) -> Self {
         Self {
             q: params.one("q", params::text),
-            cursor: params.one("cursor", params::text),
+            cursor: params.one("cursor", params::cursor),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
         }
     }
@@ -116,7 +117,7 @@ impl Read for Agents {
             }
             None => None,
         };
-        Ok(Loaded::json(&Page { items, next_cursor }, Lives::WithClock)?)
+        Ok(Loaded::json(&Page { items, next_cursor }, Lives::Moment)?)
     }
 }
 

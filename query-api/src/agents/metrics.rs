@@ -1,13 +1,13 @@
 //! AgentMetrics (spec.md §3) as clients see it: the stored figures, and those that move with the clock.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use rust_decimal::Decimal;
 use serde::Serialize;
-use serde_json::Value;
-use sqlx::{FromRow, Row, postgres::PgRow};
+use serde_json::value::RawValue;
+use sqlx::{FromRow, Row, postgres::PgRow, types::Json};
 
 use crate::{
     db::{self, Snapshot},
+    kpis::figures::Figures,
     read::NotLoaded,
     value::wire,
 };
@@ -33,25 +33,8 @@ pub(crate) struct AgentMetrics {
     pub(crate) agent_id: i64,
     pub(crate) agent_name: String,
     pub(crate) window_days: i32,
-    pub(crate) assigned_count: i64,
-    pub(crate) touched_count: i64,
-    pub(crate) cohort_won_count: i64,
-    pub(crate) conversion_rate: Option<f64>,
-    pub(crate) conversion_rate_n: i64,
-    pub(crate) closed_won_count: i64,
-    pub(crate) period_conversion_rate: Option<f64>,
-    pub(crate) period_conversion_rate_n: i64,
-    #[serde(serialize_with = "wire::money")]
-    pub(crate) deals_amount_sum: Decimal,
-    pub(crate) deals_amount_count: i64,
-    #[serde(serialize_with = "wire::some_money")]
-    pub(crate) avg_deal_size: Option<Decimal>,
-    pub(crate) avg_deal_size_n: i64,
-    pub(crate) median_response_seconds: Option<f64>,
-    pub(crate) median_response_seconds_n: i64,
-    pub(crate) median_time_to_close_seconds: Option<f64>,
-    pub(crate) median_time_to_close_seconds_n: i64,
-    pub(crate) time_to_close_count: i64,
+    #[serde(flatten)]
+    pub(crate) figures: Figures,
     pub(crate) hot_deals_count: i64,
     pub(crate) is_hot: bool,
     #[serde(serialize_with = "wire::some_instant")]
@@ -62,7 +45,8 @@ pub(crate) struct AgentMetrics {
     pub(crate) hours_since_last_activity: Option<f64>,
     pub(crate) burnout_score: f64,
     pub(crate) active_leads: i64,
-    pub(crate) industries: Value,
+    /// As Postgres wrote it: nobody here looks into it.
+    pub(crate) industries: Box<RawValue>,
     #[serde(skip)]
     computed_at: At,
     #[serde(skip)]
@@ -112,10 +96,7 @@ impl FromRow<'_, PgRow> for AgentMetrics {
         let touched_count = row.try_get("touched_count")?;
         let deals_amount_count = row.try_get("deals_amount_count")?;
         let time_to_close_count = row.try_get("time_to_close_count")?;
-        Ok(Self {
-            agent_id,
-            agent_name: name.unwrap_or_else(|| agent_id.to_string()),
-            window_days: row.try_get("window_days")?,
+        let figures = Figures {
             assigned_count,
             touched_count,
             cohort_won_count: row.try_get("cohort_won_count")?,
@@ -133,6 +114,12 @@ impl FromRow<'_, PgRow> for AgentMetrics {
             median_time_to_close_seconds: row.try_get("median_time_to_close_seconds")?,
             median_time_to_close_seconds_n: time_to_close_count,
             time_to_close_count,
+        };
+        Ok(Self {
+            agent_id,
+            agent_name: name.unwrap_or_else(|| agent_id.to_string()),
+            window_days: row.try_get("window_days")?,
+            figures,
             hot_deals_count: row.try_get("hot_deals_count")?,
             is_hot: row.try_get("is_hot")?,
             last_win_at: row.try_get("last_win_at")?,
@@ -141,7 +128,7 @@ impl FromRow<'_, PgRow> for AgentMetrics {
             hours_since_last_activity: None,
             burnout_score: 0.0,
             active_leads: row.try_get("active_leads")?,
-            industries: row.try_get("industries")?,
+            industries: row.try_get::<Json<Box<RawValue>>, _>("industries")?.0,
             computed_at: row.try_get("computed_at")?,
             valid_until: row.try_get("valid_until")?,
         })

@@ -1,46 +1,96 @@
 //! One finished answer, and its form in Redis.
 
+use std::{io::Write, sync::OnceLock};
+
 use axum::http::HeaderValue;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use flate2::{Compression, write::GzEncoder};
 use leadpulse_nats::instant;
 use sha2::{Digest, Sha256};
 
 /// Marks the form; another version of this program that writes another form takes another mark.
-const MARK: &[u8; 4] = b"LP1\n";
-const HEAD: usize = MARK.len() + 32 + 3 * 8;
+const MARK: &[u8; 4] = b"LP2\n";
+const NUMBERS: usize = 3 * 8;
+const HEAD: usize = MARK.len() + 32 + NUMBERS + 1;
+/// Shorter bodies gain nothing.
+const WORTH_IT: usize = 1024;
 
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) body: Bytes,
+    /// There is no such thing in the org: that is an answer, too.
+    pub(crate) missing: bool,
+    /// Of the body as it is, and of the compressed one.
     pub(crate) etag: HeaderValue,
+    pub(crate) gzip_etag: HeaderValue,
     /// Everything up to here is in the body.
     pub(crate) seq: i64,
     /// The time of the read: what the figures are of.
     pub(crate) at: DateTime<Utc>,
     pub(crate) fresh_until: DateTime<Utc>,
+    /// Made when it is first asked for, and then kept.
+    gzip: OnceLock<Bytes>,
 }
 
 impl Entry {
     /// `org` goes into the tag: equal bytes of two orgs must not be told apart from outside.
     pub(crate) fn new(
         org: &str,
-        body: Bytes,
+        body: Option<Bytes>,
         seq: i64,
         at: DateTime<Utc>,
         fresh_until: DateTime<Utc>,
     ) -> Self {
+        let missing = body.is_none();
+        let body = body.unwrap_or_default();
         let mut hash = Sha256::new();
         hash.update(org);
         hash.update([0]);
         hash.update(&body);
-        let tag = format!("\"{}\"", hex::encode(&hash.finalize()[..16]));
-        let etag = HeaderValue::try_from(tag).unwrap_or(HeaderValue::from_static("\"\""));
-        Self { body, etag, seq, at, fresh_until }
+        let tag = hex::encode(&hash.finalize()[..16]);
+        Self::finished(body, missing, &tag, seq, at, fresh_until)
+    }
+
+    fn finished(
+        body: Bytes,
+        missing: bool,
+        tag: &str,
+        seq: i64,
+        at: DateTime<Utc>,
+        fresh_until: DateTime<Utc>,
+    ) -> Self {
+        let quoted = |end: &str| {
+            HeaderValue::try_from(format!("\"{tag}{end}\""))
+                .unwrap_or(HeaderValue::from_static("\"\""))
+        };
+        let (etag, gzip_etag) = (quoted(""), quoted("-gzip"));
+        Self { body, missing, etag, gzip_etag, seq, at, fresh_until, gzip: OnceLock::new() }
     }
 
     pub(crate) fn serves(&self, min_seq: i64, now: DateTime<Utc>) -> bool {
         self.seq >= min_seq && now < self.fresh_until
+    }
+
+    /// Is the body worth compressing?
+    pub(crate) fn compressible(&self) -> bool {
+        self.body.len() >= WORTH_IT
+    }
+
+    /// The compressed body. A body is compressed once, however often it is sent.
+    pub(crate) fn gzip(&self) -> Bytes {
+        let made = self.gzip.get_or_init(|| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+            let written = encoder.write_all(&self.body).and_then(|()| encoder.finish());
+            // Writing to memory does not fail.
+            written.map(Bytes::from).unwrap_or_default()
+        });
+        made.clone()
+    }
+
+    /// Bytes in memory, the compressed ones included, made or not: figures and names shrink to a quarter.
+    pub(super) fn weight(&self) -> usize {
+        self.body.len() + if self.compressible() { self.body.len() / 4 } else { 0 } + 400
     }
 
     pub(super) fn encode(&self, key: &str) -> Vec<u8> {
@@ -48,6 +98,7 @@ impl Entry {
         for number in [self.seq, self.at.timestamp_micros(), self.fresh_until.timestamp_micros()] {
             bytes.extend(number.to_be_bytes());
         }
+        bytes.push(u8::from(self.missing));
         bytes.extend(self.etag.as_bytes());
         bytes.push(b'\n');
         bytes.extend(&self.body);
@@ -62,21 +113,19 @@ impl Entry {
         if mark != MARK || sum != checksum(key, rest) {
             return None;
         }
-        let (numbers, rest) = rest.split_at_checked(24)?;
+        let (numbers, rest) = rest.split_at_checked(NUMBERS)?;
         let [seq, at, fresh_until] = numbers
             .as_chunks::<8>()
             .0
             .try_into()
             .ok()
             .map(|chunks: [[u8; 8]; 3]| chunks.map(i64::from_be_bytes))?;
+        let (missing, rest) = rest.split_first()?;
         let line = rest.iter().position(|byte| *byte == b'\n')?;
-        Some(Self {
-            etag: HeaderValue::from_bytes(rest.get(..line)?).ok()?,
-            body: bytes.slice(HEAD + line + 1..),
-            seq,
-            at: instant::from_micros(at)?,
-            fresh_until: instant::from_micros(fresh_until)?,
-        })
+        let tag = std::str::from_utf8(rest.get(..line)?).ok()?.trim_matches('"');
+        let body = bytes.slice(HEAD + line + 1..);
+        let (instant, until) = (instant::from_micros(at)?, instant::from_micros(fresh_until)?);
+        Some(Self::finished(body, *missing == 1, tag, seq, instant, until))
     }
 }
 
@@ -90,29 +139,45 @@ fn checksum(key: &str, bytes: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
     use super::*;
 
     #[test]
     fn what_comes_back_is_what_was_put_or_nothing() {
         let at = instant::from_micros(1_772_445_600_628_106).unwrap();
-        let entry = Entry::new("demo", Bytes::from_static(b"{\"a\":1}"), 7, at, at);
-        let bytes = entry.encode("key");
-        let back = Entry::decode("key", bytes.clone()).unwrap();
-        assert_eq!((&back.body, &back.etag, back.seq), (&entry.body, &entry.etag, 7));
-        assert_eq!((back.at, back.fresh_until), (at, at));
-        assert!(Entry::decode("another key", bytes.clone()).is_none());
-        for place in 0..bytes.len() {
-            let mut broken = bytes.clone();
-            broken[place] ^= 1;
-            assert!(Entry::decode("key", broken).is_none(), "{place}");
-            assert!(Entry::decode("key", bytes[..place].to_vec()).is_none(), "{place}");
+        for body in [Some(Bytes::from_static(b"{\"a\":1}")), None] {
+            let entry = Entry::new("demo", body, 7, at, at);
+            let bytes = entry.encode("key");
+            let back = Entry::decode("key", bytes.clone()).unwrap();
+            assert_eq!((&back.body, &back.etag, back.seq), (&entry.body, &entry.etag, 7));
+            assert_eq!((&back.gzip_etag, back.missing), (&entry.gzip_etag, entry.missing));
+            assert_eq!((back.at, back.fresh_until), (at, at));
+            assert!(Entry::decode("another key", bytes.clone()).is_none());
+            for place in 0..bytes.len() {
+                let mut broken = bytes.clone();
+                broken[place] ^= 1;
+                assert!(Entry::decode("key", broken).is_none(), "{place}");
+                assert!(Entry::decode("key", bytes[..place].to_vec()).is_none(), "{place}");
+            }
         }
     }
 
     #[test]
-    fn equal_bodies_of_two_orgs_have_two_tags() {
+    fn equal_bodies_of_two_orgs_have_two_tags_and_so_have_the_two_forms_of_one() {
         let at = instant::from_micros(0).unwrap();
-        let tag = |org| Entry::new(org, Bytes::from_static(b"{}"), 0, at, at).etag;
-        assert_ne!(tag("a"), tag("b"));
+        let entry = |org| Entry::new(org, Some(Bytes::from_static(b"{}")), 0, at, at);
+        assert_ne!(entry("a").etag, entry("b").etag);
+        assert_ne!(entry("a").etag, entry("a").gzip_etag);
+    }
+
+    #[test]
+    fn the_compressed_body_is_the_body() {
+        let at = instant::from_micros(0).unwrap();
+        let body = Bytes::from("a lead ".repeat(1000));
+        let entry = Entry::new("a", Some(body.clone()), 0, at, at);
+        let mut back = Vec::new();
+        flate2::read::GzDecoder::new(&*entry.gzip()).read_to_end(&mut back).unwrap();
+        assert!(entry.compressible() && back == body && entry.gzip().len() * 10 < body.len());
     }
 }

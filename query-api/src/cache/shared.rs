@@ -24,6 +24,24 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Larger answers stay in memory.
 const LARGEST: usize = 1024 * 1024;
 
+/// How long a lease holds when its owner dies.
+const LEASE_MILLIS: u64 = 2000;
+
+/// Who makes an answer that no level has.
+pub(crate) enum Lease {
+    /// This process, and the others wait for it.
+    Held(#[expect(dead_code, reason = "it ends with its owner")] Held),
+    /// Another process.
+    Elsewhere,
+    /// Redis is not in use: every process for itself.
+    None,
+}
+
+pub(crate) struct Held {
+    name: String,
+    manager: ConnectionManager,
+}
+
 /// The second level. A first failure opens the breaker; only a look of our own closes it, so reads never
 /// pay for finding out.
 pub(crate) struct Shared {
@@ -62,6 +80,22 @@ impl Shared {
             failed => {
                 self.open(&reason(failed));
                 None
+            }
+        }
+    }
+
+    /// The right to make an answer, for a short time. It is advice: who can't ask Redis has it.
+    pub(super) async fn lease(&self, key: &str) -> Lease {
+        let Some(mut manager) = self.ready() else { return Lease::None };
+        let name = format!("{}:lease", name(key));
+        let mut command = redis::cmd("SET");
+        command.arg(&name).arg(1).arg("NX").arg("PX").arg(LEASE_MILLIS);
+        match timeout(ANSWER, command.query_async::<Option<String>>(&mut manager)).await {
+            Ok(Ok(Some(_))) => Lease::Held(Held { name, manager }),
+            Ok(Ok(None)) => Lease::Elsewhere,
+            failed => {
+                self.open(&reason(failed));
+                Lease::None
             }
         }
     }
@@ -121,6 +155,21 @@ impl Shared {
         }
         if let Some(dependency) = &self.dependency {
             dependency.down(reason);
+        }
+    }
+}
+
+impl Drop for Held {
+    /// Also where the answer was not made: then somebody else may try. Nobody waits for it.
+    fn drop(&mut self) {
+        let (name, mut manager) = (std::mem::take(&mut self.name), self.manager.clone());
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(async move {
+                let mut command = redis::cmd("DEL");
+                command.arg(name);
+                // What is not deleted ends by itself.
+                let _ = timeout(ANSWER, command.query_async::<()>(&mut manager)).await;
+            });
         }
     }
 }

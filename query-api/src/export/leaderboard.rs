@@ -6,9 +6,10 @@ use super::csv;
 use crate::{
     agents::Leaderboard,
     auth::{Caller, Scope},
+    cache::Lives,
     db::Snapshot,
     params::Params,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
 };
 
 const COLUMNS: [&str; 22] = [
@@ -64,6 +65,6 @@ impl Read for LeaderboardCsv {
             value["rank"] = json!(rank);
             csv::row(&mut text, &COLUMNS, &["agent_name"], &value);
         }
-        Ok(Loaded::text(text, Lives::WithClock))
+        Ok(Loaded::text(text, Lives::Moment))
     }
 }

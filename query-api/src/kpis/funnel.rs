@@ -1,31 +1,20 @@
 //! `GET /v1/kpis/funnel`: entered → touched → won, of the leads that entered in a span.
 
 use serde::Serialize;
-use sqlx::{FromRow, Postgres, QueryBuilder};
 
-use super::figures::Part;
+use super::{
+    compared::Compared,
+    figures::{Figures, Wanted},
+};
 use crate::{
     auth::{Caller, Scope},
     db::Snapshot,
     params::Params,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     value::{instant, ratio},
-    window::Period,
 };
 
-pub(crate) struct Funnel {
-    period: Period,
-    compare: bool,
-    part: Part,
-}
-
-#[derive(Debug, Default, FromRow)]
-struct Counts {
-    current: bool,
-    entered: i64,
-    touched: i64,
-    won: i64,
-}
+pub(crate) struct Funnel(Compared);
 
 #[derive(Serialize)]
 struct Steps {
@@ -58,48 +47,29 @@ impl Read for Funnel {
     const COST: u32 = 5;
 
     fn parse(params: &mut Params, caller: &Caller) -> Self {
-        Self {
-            period: Period::read(params, &caller.org),
-            compare: params.choice("compare", &[("previous", true), ("none", false)], true),
-            part: Part::parse(params),
-        }
+        Self(Compared::parse(params, &caller.org))
     }
 
     async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
-        let span = self.period.at(from.at);
-        let whole = span.with_previous(self.compare);
-        let mut query = QueryBuilder::<Postgres>::new("select entered_at > ");
-        query.push_bind(span.from).push(
-            " as current, count(*) as entered, count(*) filter (where first_touch_at >= entered_at) as touched,
-                count(closed_won_at) as won
-             from lead_fact where lifecycle <> 'deleted' and org_id = ",
-        );
-        query.push_bind(context.org().id.as_str());
-        query.push(" and entered_at > ").push_bind(whole.from);
-        query.push(" and entered_at <= ").push_bind(whole.to);
-        self.part.push(&mut query);
-        query.push(" group by 1");
-        let counts: Vec<Counts> = query.build_query_as().fetch_all(from.connection()).await?;
-        let steps = |current| Steps::of(counts.iter().find(|counts| counts.current == current));
+        // A lead enters without an owner, too.
+        let wanted = Wanted { owned: false, response: false, wins: false, ..Wanted::ALL };
+        let found = self.0.figures(context.org(), from, wanted).await?;
+        let span = found.span;
         let answer = Answer {
             from: instant(span.from),
             to: instant(span.to),
             as_of: instant(from.at),
-            current: steps(true),
-            previous: self.compare.then(|| steps(false)),
+            current: Steps::of(&found.current),
+            previous: found.previous.as_ref().map(Steps::of),
         };
-        let lives = match self.period {
-            Period::LastDays(_) => Lives::WithClock,
-            Period::Fixed { .. } => Lives::WithData,
-        };
-        Ok(Loaded::json(&answer, lives)?)
+        Ok(Loaded::json(&answer, self.0.lives())?)
     }
 }
 
 impl Steps {
-    fn of(counts: Option<&Counts>) -> Self {
-        let none = Counts::default();
-        let Counts { entered, touched, won, .. } = *counts.unwrap_or(&none);
+    fn of(figures: &Figures) -> Self {
+        let (entered, touched) = (figures.assigned_count, figures.touched_count);
+        let won = figures.cohort_won_count;
         Self {
             entered_count: entered,
             touched_count: touched,

@@ -2,12 +2,13 @@
 
 use serde::Serialize;
 
-use super::figures::{Figures, INDUSTRY, Part, figures};
+use super::figures::{Cuts, Figures, Group, Part, Wanted, figures};
 use crate::{
     auth::{Caller, Scope},
+    cache::Lives,
     db::Snapshot,
     params::Params,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     value::instant,
     window::{self, Period},
 };
@@ -47,13 +48,13 @@ impl Read for Industries {
 
     async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
         let span = Period::LastDays(self.window_days).at(from.at);
-        let found = figures(from.connection(), context.org(), &Part::whole(), span, |query, _| {
-            query.push(INDUSTRY);
-        })
-        .await?;
+        let cuts = Cuts { starts: vec![span.from], end: span.to };
+        let (part, org) = (Part::default(), context.org());
+        let connection = from.connection();
+        let found = figures(connection, org, &part, &cuts, Group::Industry, Wanted::ALL).await?;
         let mut items: Vec<Industry> = found
             .into_iter()
-            .map(|(industry, figures)| Industry { industry, figures })
+            .map(|((name, _), figures)| Industry { industry: name.unwrap_or_default(), figures })
             .filter(|item| item.figures.assigned_count >= self.min_n)
             .collect();
         // They come sorted by name, and a stable sort keeps that among equals.
@@ -64,6 +65,6 @@ impl Read for Industries {
             as_of: instant(from.at),
             items,
         };
-        Ok(Loaded::json(&answer, Lives::WithClock)?)
+        Ok(Loaded::json(&answer, Lives::Moment)?)
     }
 }

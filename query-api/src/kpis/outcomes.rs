@@ -13,9 +13,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::{Number, json};
-use sqlx::{FromRow, postgres::types::PgInterval};
+use sqlx::FromRow;
 
-use super::figures::median;
+use super::figures::{median, micros};
 use crate::{
     auth::Scope,
     db::Snapshot,
@@ -71,7 +71,8 @@ struct Cohort {
     won: i64,
     paid: i64,
     amount: Option<Decimal>,
-    middle: Option<Vec<PgInterval>>,
+    /// Seconds from the entry to the win.
+    spans: Option<Vec<f64>>,
 }
 
 const COHORTS: &str = "
@@ -80,13 +81,13 @@ with cohort as (
         count(*) filter (where closed_won_at is not null and deal_amount > 0) as paid,
         least(coalesce(sum(deal_amount) filter (where closed_won_at is not null and deal_amount > 0), 0),
             79228162514264337593543950335) as amount,
-        percentile_disc(array[0.5, 0.500000001]) within group (order by closed_won_at - entered_at)
-            filter (where closed_won_at >= entered_at) as middle
+        array_agg(date_part('epoch', closed_won_at - entered_at))
+            filter (where closed_won_at >= entered_at) as spans
     from lead_fact
     where org_id = $1 and entered_at > $2 and entered_at <= $3 and ($4::bigint is null or board_id = $4)
         and lifecycle <> 'deleted' and assigned_user_id is not null
     group by grouping sets ((assigned_user_id), ()))
-select agent_id, monday_user.name as agent_name, assigned, won, paid, amount, middle
+select agent_id, monday_user.name as agent_name, assigned, won, paid, amount, spans
 from cohort left join monday_user on monday_user.org_id = $1 and monday_user.user_id = agent_id";
 
 pub(crate) async fn outcomes(
@@ -183,12 +184,13 @@ impl Outcome {
         let (assigned, closed_won, paid) =
             cohort.map_or((0, 0, 0), |cohort| (cohort.assigned, cohort.won, cohort.paid));
         let amount = cohort.and_then(|cohort| cohort.amount).unwrap_or_default();
-        let middle = cohort.and_then(|cohort| cohort.middle.as_deref());
+        let spans = cohort.and_then(|cohort| cohort.spans.as_deref()).unwrap_or_default();
+        let mut spans: Vec<i64> = spans.iter().copied().map(micros).collect();
         Self {
             assigned,
             closed_won,
             conversion_rate: ratio(closed_won, assigned),
-            median_time_to_close_days: median(middle).map(|seconds| seconds / 86_400.0),
+            median_time_to_close_days: median(&mut spans).map(|seconds| seconds / 86_400.0),
             revenue: number(amount),
             avg_deal: mean(amount, paid).and_then(number),
         }

@@ -4,22 +4,21 @@ use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::figures::{Figures, Part, figures};
+use super::{
+    compared::Compared,
+    figures::{Figures, Wanted},
+};
 use crate::{
     auth::{Caller, Scope},
     db::Snapshot,
     params::Params,
     problem::Problem,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     value::{instant, money},
-    window::{Period, Span},
+    window::Period,
 };
 
-pub(crate) struct Summary {
-    period: Period,
-    compare: bool,
-    part: Part,
-}
+pub(crate) struct Summary(Compared);
 
 #[derive(Serialize)]
 struct Answer {
@@ -40,31 +39,19 @@ impl Read for Summary {
     const COST: u32 = 5;
 
     fn parse(params: &mut Params, caller: &Caller) -> Self {
-        Self {
-            period: Period::read(params, &caller.org),
-            compare: params.choice("compare", &[("previous", true), ("none", false)], true),
-            part: Part::parse(params),
-        }
+        Self(Compared::parse(params, &caller.org))
     }
 
     async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
-        let span: Span = self.period.at(from.at);
-        let whole = span.with_previous(self.compare);
-        let mut found =
-            figures(from.connection(), context.org(), &self.part, whole, |query, side| {
-                query.push(format_args!("case when {} <= ", side.instant())).push_bind(span.from);
-                query.push(" then 'previous' else 'current' end");
-            })
-            .await?;
-        let current = found.remove("current").unwrap_or_default();
-        let previous = self.compare.then(|| found.remove("previous").unwrap_or_default());
+        let found = self.0.figures(context.org(), from, Wanted::ALL).await?;
+        let (span, current, previous) = (found.span, found.current, found.previous);
         let delta = match &previous {
             Some(previous) => Some(delta(&current, previous)?),
             None => None,
         };
-        let (window, lives) = match self.period {
-            Period::LastDays(days) => (Some(format!("{days}d")), Lives::WithClock),
-            Period::Fixed { .. } => (None, Lives::WithData),
+        let window = match self.0.period {
+            Period::LastDays(days) => Some(format!("{days}d")),
+            Period::Fixed { .. } => None,
         };
         let answer = Answer {
             from: instant(span.from),
@@ -75,7 +62,7 @@ impl Read for Summary {
             previous,
             delta,
         };
-        Ok(Loaded::json(&answer, lives)?)
+        Ok(Loaded::json(&answer, self.0.lives())?)
     }
 }
 

@@ -9,15 +9,16 @@ use leadpulse_service::config::Org;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use super::figures::{Figures, INDUSTRY, Part, Side, figures};
+use super::figures::{Cuts, Figures, Group, Part, Wanted, figures};
 use crate::{
     auth::{Caller, Scope},
+    cache::Lives,
     db::Snapshot,
     params::Params,
     problem::Problem,
-    read::{Context, Lives, Loaded, NotLoaded, Read},
+    read::{Context, Loaded, NotLoaded, Read},
     value::instant,
-    window::{self, Span, midnight},
+    window::{self, midnight},
 };
 
 /// Without `from` and `to`.
@@ -26,9 +27,6 @@ const DAYS: i64 = 30;
 const BUCKETS: usize = 1500;
 /// Points of one answer.
 const POINTS: usize = 100_000;
-/// Stands between the bucket and the group; no text of Postgres has it inside a date.
-const JOINT: char = '|';
-
 const METRICS: [&str; 10] = [
     "assigned_count",
     "touched_count",
@@ -59,14 +57,6 @@ enum Bucket {
     Day,
     Week,
     Month,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Group {
-    None,
-    Agent,
-    Industry,
-    Board,
 }
 
 #[derive(Serialize)]
@@ -134,25 +124,17 @@ impl Read for Timeseries {
             _ => return Err(Problem::invalid("from", "is no day that can be computed with").into()),
         };
         // Buckets have their first instant and not their last one; spans, the other way round.
-        let micro = TimeDelta::microseconds(1);
-        let span = Span { from: first - micro, to: last - micro };
-        let found = figures(from.connection(), org, &self.part, span, |query, side| {
-            query.push("to_char(date_trunc(").push_bind(self.bucket.name());
-            query.push(format_args!(", {} at time zone ", side.instant()));
-            query.push_bind(org.time_zone.name()).push("), 'YYYY-MM-DD')");
-            if let Some(group) = self.group.column(side) {
-                query.push(format_args!(" || '{JOINT}' || {group}"));
-            }
-        })
-        .await?;
-        let mut groups = BTreeMap::<Option<String>, BTreeMap<NaiveDate, Figures>>::new();
+        let before = |at: DateTime<Utc>| at - TimeDelta::microseconds(1);
+        let starts = buckets.iter().map(|cut| before(cut.1)).collect();
+        let cuts = Cuts { starts, end: before(last) };
+        let connection = from.connection();
+        let found = figures(connection, org, &self.part, &cuts, self.group, self.wanted()).await?;
+        let mut groups = BTreeMap::<Option<String>, BTreeMap<usize, Figures>>::new();
         if self.group == Group::None {
             groups.entry(None).or_default();
         }
-        for (key, figures) in found {
-            let (date, group) = key.split_once(JOINT).map_or((&*key, None), |(d, g)| (d, Some(g)));
-            let date = date.parse().map_err(|_| Problem::Internal)?;
-            groups.entry(group.map(str::to_owned)).or_default().insert(date, figures);
+        for ((group, place), figures) in found {
+            groups.entry(group).or_default().insert(place, figures);
         }
         if groups.len() * buckets.len() > POINTS {
             return Err(
@@ -173,12 +155,34 @@ impl Read for Timeseries {
         };
         // Only a bucket's end and the coming of a new one change it by the clock alone.
         let closed = last <= from.at && self.to.is_some() && self.from.is_some();
-        let lives = if closed { Lives::WithData } else { Lives::WithClock };
+        let lives = if closed { Lives::Medium } else { Lives::Moment };
         Ok(Loaded::json(&answer, lives)?)
     }
 }
 
 impl Timeseries {
+    fn wanted(&self) -> Wanted {
+        let any = |names: &[&str]| self.metrics.iter().any(|metric| names.contains(metric));
+        let response = any(&["median_response_seconds"]);
+        let close = any(&["median_time_to_close_seconds"]);
+        let counts = [
+            "assigned_count",
+            "touched_count",
+            "cohort_won_count",
+            "conversion_rate",
+            "period_conversion_rate",
+        ];
+        let wins =
+            ["closed_won_count", "period_conversion_rate", "deals_amount_sum", "avg_deal_size"];
+        Wanted {
+            cohort: response || any(&counts),
+            owned: true,
+            response,
+            wins: close || any(&wins),
+            close,
+        }
+    }
+
     /// All buckets that the span touches: their first day, their start, their end.
     fn buckets(&self, org: &Org, now: DateTime<Utc>) -> Result<Vec<Cut>, Problem> {
         let zone: Tz = org.time_zone;
@@ -211,13 +215,13 @@ impl Timeseries {
     fn series(
         &self,
         group: Option<String>,
-        figures: &BTreeMap<NaiveDate, Figures>,
+        figures: &BTreeMap<usize, Figures>,
         buckets: &[Cut],
         now: DateTime<Utc>,
     ) -> Series {
         let nothing = Figures::default();
-        let points = buckets.iter().map(|(day, start, end)| {
-            let figures = figures.get(day).unwrap_or(&nothing);
+        let points = buckets.iter().enumerate().map(|(place, (day, start, end))| {
+            let figures = figures.get(&place).unwrap_or(&nothing);
             let all = serde_json::to_value(figures).unwrap_or_default();
             let mut metrics = Map::new();
             for name in &self.metrics {
@@ -279,16 +283,6 @@ impl Group {
             Self::Agent => "agent",
             Self::Industry => "industry",
             Self::Board => "board",
-        }
-    }
-
-    fn column(self, side: Side) -> Option<String> {
-        match self {
-            Self::None => None,
-            // A win that nobody is credited with is a group of its own.
-            Self::Agent => Some(format!("coalesce({}::text, 'unknown')", side.agent())),
-            Self::Industry => Some(INDUSTRY.to_owned()),
-            Self::Board => Some("board_id::text".to_owned()),
         }
     }
 }

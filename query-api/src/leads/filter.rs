@@ -136,10 +136,18 @@ impl Filter {
         push_ids(query, "board_id", &self.boards);
         if !self.industries.is_empty() {
             let wanted: Vec<String> = self.industries.iter().map(|i| i.to_lowercase()).collect();
-            query
-                .push(" and lower(coalesce(industry, 'unknown')) = any (")
-                .push_bind(wanted)
-                .push(")");
+            // What `lower` does to letters beyond ASCII depends on the database's locale; the spellings that
+            // people use are found whatever it is.
+            let mut spellings = wanted.clone();
+            for industry in &self.industries {
+                spellings.extend([
+                    industry.clone(),
+                    industry.to_uppercase(),
+                    capitalised(industry),
+                ]);
+            }
+            query.push(" and (lower(coalesce(industry, 'unknown')) = any (").push_bind(wanted);
+            query.push(") or industry = any (").push_bind(spellings).push("))");
         }
         self.push_status(query);
         if let Some(least) = self.min_amount {
@@ -167,6 +175,12 @@ impl Filter {
             query.push(" and state = any (").push_bind(self.states.clone()).push(")");
         }
     }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    let first = letters.next().map(|letter| letter.to_uppercase().to_string());
+    first.unwrap_or_default() + &letters.as_str().to_lowercase()
 }
 
 /// One id by `=`: then an index that begins with it keeps its order, and nothing is sorted.

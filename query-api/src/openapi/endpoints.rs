@@ -11,6 +11,13 @@ pub(super) struct Endpoint {
     pub(super) content_type: &'static str,
 }
 
+impl Endpoint {
+    /// What changes something is asked for by POST.
+    pub(super) fn method(&self) -> &'static str {
+        if self.scope == "ops:write" { "post" } else { "get" }
+    }
+}
+
 const JSON: &str = "application/json";
 const CSV: &str = "text/csv";
 
@@ -45,6 +52,13 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         "board_id item_id min_seq",
         "Lead",
         "One lead"
+    ),
+    endpoint!(
+        "/v1/leads/{board_id}/{item_id}/timeline",
+        "leads:read",
+        "board_id item_id cursor limit min_seq",
+        "Timeline",
+        "What happened to one lead, the earliest first; read from the stream of record"
     ),
     endpoint!(
         "/v1/agents",
@@ -161,6 +175,69 @@ pub(super) const ENDPOINTS: &[Endpoint] = &[
         "Outcomes",
         "For dashboards of the earlier product: one cohort by entry"
     ),
+    endpoint!(
+        "/ops/status",
+        "ops:read",
+        "",
+        "OpsStatus",
+        "How the projection is and what is wrong; counts are of this org"
+    ),
+    endpoint!(
+        "/ops/dead-letters",
+        "ops:read",
+        "board_id item_id kind error seq",
+        "LetterGroups",
+        "Events that can't be applied, grouped by error"
+    ),
+    endpoint!(
+        "/ops/dead-letters/{seq}",
+        "ops:read",
+        "seq",
+        "Letter",
+        "One of them whole; its payload with pii:read"
+    ),
+    endpoint!(
+        "/ops/dead-letters/retry",
+        "ops:write",
+        "board_id item_id kind error seq dry_run",
+        "Any",
+        "Apply them again, each lead's in order"
+    ),
+    endpoint!(
+        "/ops/dead-letters/skip",
+        "ops:write",
+        "board_id item_id kind error seq reason dry_run",
+        "Any",
+        "Give them up for ever"
+    ),
+    endpoint!(
+        "/ops/leads/{board_id}/{item_id}/rebuild",
+        "ops:write",
+        "board_id item_id reason dry_run",
+        "Repaired",
+        "Make one lead anew from all its events"
+    ),
+    endpoint!(
+        "/ops/explain/leads/{board_id}/{item_id}",
+        "ops:read, leads:read",
+        "board_id item_id",
+        "ExplainedLead",
+        "The events behind each field of a lead"
+    ),
+    endpoint!(
+        "/ops/explain/agents/{agent_id}",
+        "ops:read, leads:read",
+        "agent_id window metric",
+        "ExplainedAgent",
+        "The leads behind a figure of an agent"
+    ),
+    endpoint!(
+        "/ops/audit",
+        "ops:read",
+        "limit",
+        "Audit",
+        "What was changed through this API with keys of this org"
+    ),
 ];
 const EVENTS: &str = "text/event-stream";
 
@@ -215,4 +292,9 @@ pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("windowDays", "7|30|90", "The window"),
     ("mode", "cohort", "By entry"),
     ("boardId", "key", "A board"),
+    ("kind", "text", "A kind of event, such as update_column_value"),
+    ("error", "text", "Words of the error"),
+    ("seq", "key*", "A sequence of the stream"),
+    ("reason", "text", "Why, for the audit"),
+    ("dry_run", "true|false", "Only tell what would be done"),
 ];

@@ -24,6 +24,14 @@ const SCHEMAS: &[(&str, &[&str])] = &[
         lifecycle:active|archived|deleted last_event_at:at last_seq:int trace_id:str?"],
     ),
     ("LeadPage", &["items:[#Lead] next_cursor:str? count:int!"]),
+    (
+        "Happened",
+        &[
+            "what:created|imported|first_seen|renamed|moved|assigned|status_changed|amount_changed|industry_changed|next_call_changed|touched|won|lost|reopened|archived|deleted|restored|commented \
+        from:str? to:str? occurred_at:at seq:int actor_id:id? actor_name:str? seconds_since_previous:num?",
+        ],
+    ),
+    ("Timeline", &["items:[#Happened] next_cursor:str? complete:bool"]),
     ("IndustryShare", &["assigned:int cohort_won:int closed_won:int amount_sum:money"]),
     ("AgentMetrics", &[METRICS, FIGURES]),
     ("Agent", &["agent_id:id agent_name:str as_of:at windows:[#AgentMetrics]"]),
@@ -38,7 +46,7 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     ("Figures", &[FIGURES]),
     (
         "Summary",
-        &["from:at to:at window:str! as_of:at current:#Figures previous:#Figures? delta:{any}?"],
+        &["from:at to:at window:str! as_of:at current:#Figures previous:#Figures? delta:#Delta?"],
     ),
     (
         "Steps",
@@ -48,7 +56,25 @@ const SCHEMAS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Funnel", &["from:at to:at as_of:at current:#Steps previous:#Steps?"]),
-    ("Series", &["group:str? points:[{any}]"]),
+    (
+        "Delta",
+        &[
+            "assigned_count:int touched_count:int cohort_won_count:int conversion_rate:num? closed_won_count:int \
+        period_conversion_rate:num? deals_amount_sum:money deals_amount_count:int avg_deal_size:money? \
+        median_response_seconds:num? median_time_to_close_seconds:num? time_to_close_count:int",
+        ],
+    ),
+    (
+        "Point",
+        &[
+            "bucket:date start:at end:at partial:bool assigned_count:int! touched_count:int! cohort_won_count:int! \
+        conversion_rate:num?! conversion_rate_n:int! closed_won_count:int! period_conversion_rate:num?! \
+        period_conversion_rate_n:int! deals_amount_sum:money! avg_deal_size:money?! avg_deal_size_n:int! \
+        median_response_seconds:num?! median_response_seconds_n:int! median_time_to_close_seconds:num?! \
+        median_time_to_close_seconds_n:int!",
+        ],
+    ),
+    ("Series", &["group:str? points:[#Point]"]),
     (
         "Timeseries",
         &["bucket:day|week|month group_by:none|agent|industry|board time_zone:str from:at to:at \
@@ -64,6 +90,54 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     ),
     ("Hits", &["items:[#Hit]"]),
     ("User", &["user_id:id name:str? email:str! kind:str? status:str?"]),
+    (
+        "Any",
+        &[
+            "letters:int! leads:int! still_waiting:int! requested:int! applied:int! refused:int! refusals:[any]!",
+        ],
+    ),
+    ("Finding", &["what:str cure:str"]),
+    (
+        "OpsStatus",
+        &["at:at stream:{any}? projection:{any}? lag:{any}? rates:{any}? findings:[#Finding]"],
+    ),
+    (
+        "LetterGroup",
+        &["error:str org_id:str? board_id:id? letters:int leads:int first_seq:int last_seq:int \
+        first_parked_at:at last_parked_at:at"],
+    ),
+    ("LetterGroups", &["items:[#LetterGroup]"]),
+    (
+        "Letter",
+        &[
+            "seq:int org_id:str? board_id:id? item_id:id? event_id:str? kind:str? error:str parked_at:at \
+        retry_requested_at:at? resolved_at:at? resolution:str? trace_id:str? payload:any waiting_of_lead:[int]",
+        ],
+    ),
+    (
+        "Repaired",
+        &[
+            "dry_run:bool from_seq:int to_seq:int events:int leads:int lead_changes:[any] user_changes:[any] \
+        agent_changes:[any] at:at",
+        ],
+    ),
+    (
+        "ExplainedLead",
+        &["org_id:str board_id:id item_id:id events:int left_out:int fields:[any] agrees:bool"],
+    ),
+    (
+        "ExplainedAgent",
+        &[
+            "org_id:str agent_id:id window_days:int metric:str at:at value:any stored:any stored_at:at? \
+        means:str leads:[any]",
+        ],
+    ),
+    (
+        "AuditEntry",
+        &["id:int who:str command:str arguments:any reason:str? started_at:at ended_at:at? \
+        succeeded:bool? result:any"],
+    ),
+    ("Audit", &["items:[#AuditEntry]"]),
     ("UserPage", &["items:[#User] next_cursor:str?"]),
     ("Status", &["board_id:id status_id:id? status_label:str? leads:int"]),
     ("Labels", &["ids:[id] texts:[str]"]),

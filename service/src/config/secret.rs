@@ -14,7 +14,8 @@ pub enum SecretRef {
 }
 
 impl SecretRef {
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    /// Reads where it is to be found.
+    pub fn parse(text: &str) -> Result<Self, String> {
         match text.split_once(':') {
             Some(("env", name)) if !name.is_empty() => Ok(Self::Env(name.to_owned())),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(PathBuf::from(path))),

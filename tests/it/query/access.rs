@@ -93,3 +93,19 @@ async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
     let other = reads.ground.create_key("demo", &[]);
     assert_eq!(reads.get_as(&other, "/v1/leads?min_amount=99", &[]).await.status, 200);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_org_has_a_limit_over_all_its_keys() {
+    let limits =
+        [("LEADPULSE_QUERY_API_RATE_LIMIT", "1000"), ("LEADPULSE_QUERY_API_ORG_RATE_LIMIT", "2")];
+    let reads = Reads::start(false, &limits).await;
+    let second = reads.ground.create_key("demo", &[]);
+    let mut statuses = Vec::new();
+    for n in 1..20 {
+        let key = if n % 2 == 0 { &reads.key } else { &second };
+        statuses.push(reads.get_as(key, &format!("/v1/leads?min_amount={n}"), &[]).await.status);
+    }
+    assert!(statuses.contains(&429), "{statuses:?}");
+    let other = reads.ground.create_key("other", &[]);
+    assert_eq!(reads.get_as(&other, "/v1/leads?min_amount=99", &[]).await.status, 200);
+}

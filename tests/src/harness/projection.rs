@@ -71,8 +71,13 @@ impl Projection {
 
     /// Waits until the tables have everything, AgentMetrics included.
     pub async fn settle(&self) {
+        self.settle_within(PATIENCE).await;
+    }
+
+    /// The same for long histories.
+    pub async fn settle_within(&self, patience: std::time::Duration) {
         let last = i64::try_from(self.last_seq()).expect("a small sequence");
-        eventually("the projector has everything", PATIENCE, async || {
+        eventually("the projector has everything", patience, async || {
             let (applied, marks): (Option<i64>, i64) = sqlx::query_as(
                 "select (select min(seq) from checkpoint where projection = 'main'),
                         (select count(*) from agent_dirty)",

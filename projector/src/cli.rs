@@ -1,0 +1,196 @@
+//! The command line: what an operator types, and what is said.
+
+mod answer;
+mod mend;
+mod operate;
+mod serve;
+pub mod terminal;
+mod text;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use leadpulse_service::config::{Config, Unusable};
+
+use crate::{
+    ops::Usage,
+    rebuild::{self, command::Manner},
+    verify,
+};
+use answer::{ExplainCommand, ExportArgs, ImportArgs};
+use mend::{LeadArgs, LettersCommand, ReplayArgs};
+use operate::{CheckpointCommand, PauseArgs};
+use terminal::Terminal;
+
+/// Folds the stream of webhooks into the read models, and lets operators look at them, repair and explain.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+pub struct Cli {
+    /// The configuration of all services.
+    #[arg(
+        long,
+        env = "LEADPULSE_CONFIG",
+        default_value = "leadpulse.toml",
+        value_name = "FILE",
+        global = true
+    )]
+    config: PathBuf,
+    #[command(flatten)]
+    manner: Flags,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Args)]
+struct Flags {
+    /// Print data as JSON, and no progress.
+    #[arg(long, global = true)]
+    json: bool,
+    /// Do it without asking.
+    #[arg(long, global = true)]
+    yes: bool,
+    /// Who does it, for the audit; without it, the user and the machine.
+    #[arg(long = "as", value_name = "WHO", global = true)]
+    who: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Project until stopped (the default). Any number may run: one is active, the others stand by.
+    Serve,
+    /// Bring the database's schema up to date and exit.
+    Migrate,
+    /// Report all that is wrong with the configuration, each with its place.
+    CheckConfig,
+    /// Tell how the projection is, what is wrong, and what to type. Exit 1 if something is wrong.
+    #[command(after_help = operate::STATUS_HELP)]
+    Status {
+        /// Show it again every second.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Let the projection stand still: within a second, on every machine, also after restarts.
+    Pause(PauseArgs),
+    /// Let a paused projection go on.
+    Resume,
+    /// Show where the projection stands, or move it by hand.
+    #[command(subcommand)]
+    Checkpoint(CheckpointCommand),
+    /// Show who has changed what, when, why, and what came of it.
+    Audit {
+        /// The newest so many.
+        #[arg(long, default_value_t = 20, value_name = "N")]
+        limit: i64,
+    },
+    /// Look at events that can't be applied; apply them again, or give them up.
+    #[command(subcommand, after_help = mend::LETTERS_HELP)]
+    DeadLetters(LettersCommand),
+    /// Apply a part of the stream again; --dry-run tells which rows and figures that would change.
+    #[command(after_help = mend::REPLAY_HELP)]
+    Replay(ReplayArgs),
+    /// Make one lead anew from all its events, in one transaction.
+    RebuildLead {
+        #[command(flatten)]
+        lead: LeadArgs,
+        /// Only tell what would change.
+        #[arg(long)]
+        dry_run: bool,
+        /// Why, for the audit.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Tell why: the events behind a lead's fields, the leads behind an agent's figure.
+    #[command(subcommand)]
+    Explain(ExplainCommand),
+    /// Write the stream, or a part of it, to a file.
+    #[command(after_help = answer::EXPORT_HELP)]
+    Export(ExportArgs),
+    /// Put an exported file into the stream.
+    #[command(after_help = answer::IMPORT_HELP)]
+    Import(ImportArgs),
+    #[command(subcommand)]
+    Rebuild(rebuild::command::Command),
+    Verify(verify::command::Command),
+}
+
+/// Runs the binary. Exit codes: 0 done, 1 failed or something is wrong, 2 bad configuration or usage.
+pub async fn run() -> ExitCode {
+    let cli = Cli::parse();
+    match Box::pin(obey(cli)).await {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let unusable = error.is::<Unusable>() || error.is::<Usage>();
+            if unusable { ExitCode::from(2) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+async fn obey(cli: Cli) -> Result<ExitCode> {
+    let config = Config::load(&cli.config)?;
+    let Flags { json, yes, who } = cli.manner;
+    let who = who.unwrap_or_else(terminal::who);
+    let terminal = Terminal { json, yes };
+    let command = match cli.command.unwrap_or(Command::Serve) {
+        Command::Serve => return serve::serve(config, cli.config).await.map(done),
+        Command::Migrate => return serve::migrate(&config).await.map(done),
+        Command::CheckConfig => return Ok(serve::report_good(&config)),
+        Command::Rebuild(command) => {
+            let manner = Manner { json, yes, who };
+            return rebuild::command::run(config, command, &manner).await.map(done);
+        }
+        Command::Verify(command) => {
+            let manner = Manner { json, yes, who };
+            let equal = verify::command::run(&config, command, &manner).await?;
+            return Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        }
+        command => command,
+    };
+    let operator = operate::Operator::open(config, terminal, who).await?;
+    match command {
+        Command::Status { watch } => return operator.status(watch).await,
+        Command::Pause(args) => operator.pause(args).await?,
+        Command::Resume => operator.resume().await?,
+        Command::Checkpoint(command) => operator.checkpoint(command).await?,
+        Command::Audit { limit } => operator.audit(limit).await?,
+        Command::Explain(command) => operator.explain(command).await?,
+        Command::Export(args) => operator.export(args).await?,
+        Command::Import(args) => operator.import(args).await?,
+        Command::DeadLetters(command) => operator.dead_letters(command).await?,
+        Command::Replay(args) => operator.replay(args).await?,
+        Command::RebuildLead { lead, dry_run, reason } => {
+            operator.rebuild_lead(&lead, dry_run, reason).await?;
+        }
+        Command::Serve
+        | Command::Migrate
+        | Command::CheckConfig
+        | Command::Rebuild(_)
+        | Command::Verify(_) => {}
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn done((): ()) -> ExitCode {
+    ExitCode::SUCCESS
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  projector                          project, with ./leadpulse.toml
+  projector status                   how is it, what is wrong, what shall I type?
+  projector status --json | jq .lag
+  projector pause --reason 'moving Postgres'
+  projector resume
+  projector dead-letters list        what can't be applied, and why?
+  projector replay --board 9001 --dry-run
+  projector rebuild-lead 9001 42
+  projector explain lead 9001 42     which events made it so?
+  projector explain agent 7001 --window 30d --metric conversion_rate
+  projector export --since 30d --output month.ndjson.zst
+  projector audit                    who has changed what
+
+Data goes to stdout and everything else to stderr. What changes something shows its plan and asks; --yes
+answers for scripts. Every change leaves an audit row with --as and --reason.
+
+Exit codes: 0 done, 1 failed or something is wrong, 2 bad configuration or usage.";

@@ -1,0 +1,142 @@
+//! A plain word on what is wrong, and what to type.
+
+use serde::Serialize;
+
+use super::{ProjectionStatus, StreamStatus, look::Look};
+use crate::{ops::Tools, reader::ReadError};
+
+/// Marks that wait longer than this are not being worked on. Seconds.
+const OLD_MARK: f64 = 10.0;
+/// A lag of fewer events is the life of a batch.
+const BEHIND: u64 = 1000;
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Finding {
+    pub what: String,
+    /// What an operator types or does.
+    pub cure: String,
+}
+
+fn finding(what: impl Into<String>, cure: impl Into<String>) -> Finding {
+    Finding { what: what.into(), cure: cure.into() }
+}
+
+/// Worst first.
+pub(super) fn of(look: &Look, tools: &Tools) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    match &look.stream {
+        Err(ReadError::NoStream) => findings
+            .push(finding("the stream of events is not there", "start `ingest`, which creates it")),
+        Err(error) => findings.push(finding(
+            format!("the stream can't be read: {error}"),
+            "start nats-server, or correct NATS_URL",
+        )),
+        Ok(_) => {}
+    }
+    let tables = match &look.tables {
+        Ok(tables) => tables,
+        Err(error) => {
+            let cure = if error.contains("does not exist") {
+                "projector migrate"
+            } else {
+                "start Postgres, or correct DATABASE_URL"
+            };
+            findings.push(finding(format!("Postgres can't be asked: {error}"), cure));
+            return findings;
+        }
+    };
+    if let Ok(stream) = &look.stream {
+        findings.extend(position(stream, tables));
+    }
+    findings.extend(owner(tables));
+    if let Ok(stream) = &look.stream {
+        let lag = stream.last_seq.saturating_sub(u64::try_from(tables.applied_seq).unwrap_or(0));
+        if lag > BEHIND && tables.paused.is_none() && findings.is_empty() {
+            findings.push(finding(
+                format!("the read models are {lag} events behind"),
+                "projector status --watch   (is it catching up?)",
+            ));
+        }
+    }
+    findings.extend(backlog(tables, tools));
+    findings
+}
+
+fn position(stream: &StreamStatus, tables: &ProjectionStatus) -> Option<Finding> {
+    let first = tables.lanes.first()?;
+    let applied = u64::try_from(tables.applied_seq).unwrap_or(0);
+    if first.stream_created_at != stream.created_at {
+        return Some(finding(
+            format!(
+                "the stream was recreated at {}; the read models are from another",
+                stream.created_at
+            ),
+            "restore the stream, or projector rebuild plan, or projector checkpoint set --adopt-stream",
+        ));
+    }
+    if applied > stream.last_seq {
+        return Some(finding(
+            format!(
+                "the stream ends at {} but the read models are from {applied}",
+                stream.last_seq
+            ),
+            "restore the stream from a later copy, or projector import",
+        ));
+    }
+    (stream.first_seq > applied + 1).then(|| {
+        finding(
+            format!(
+                "the events {} to {} are gone from the stream",
+                applied + 1,
+                stream.first_seq - 1
+            ),
+            "restore the stream, or projector import",
+        )
+    })
+}
+
+fn owner(tables: &ProjectionStatus) -> Option<Finding> {
+    if let Some(pause) = &tables.paused {
+        return Some(finding(
+            format!("the projection is paused by {} ({})", pause.paused_by, pause.reason),
+            "projector resume",
+        ));
+    }
+    match &tables.owner {
+        Some(owner) if owner.alive => None,
+        Some(owner) => Some(finding(
+            format!("nobody projects: the last lease ended at {}", owner.expires_at),
+            "start `projector`",
+        )),
+        None => Some(finding("no projector ever ran here", "start `projector`")),
+    }
+}
+
+fn backlog(tables: &ProjectionStatus, tools: &Tools) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if let Some(mapping) = tables.mapping_of_tables.as_ref()
+        && *mapping != tables.mapping_of_configuration
+    {
+        let own = tools.mapping.hash();
+        findings.push(finding(
+            format!(
+                "the read models were made with mapping {mapping}, the configuration has {own}"
+            ),
+            "projector rebuild plan",
+        ));
+    }
+    if tables.parked_letters > 0 {
+        findings.push(finding(
+            format!("{} events of {} leads are parked", tables.parked_letters, tables.parked_leads),
+            "projector dead-letters list",
+        ));
+    }
+    if tables.oldest_mark_seconds.is_some_and(|age| age > OLD_MARK) {
+        findings.push(finding(
+            format!("{} agents wait to be recomputed", tables.dirty_agents),
+            "look at the projector's log",
+        ));
+    }
+    findings
+}

@@ -1,0 +1,179 @@
+//! One look at everything, bounded in time.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::Stream;
+use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt as _;
+use sqlx::{PgPool, Row};
+use tokio::time::{Instant, timeout};
+
+use super::{Consumer, Lag, Owner, ProjectionStatus, Rates, Status, StreamStatus, findings};
+use crate::{
+    ops::{Tools, checkpoint, pause::Pause},
+    reader::{self, ReadError},
+    store::PROJECTION,
+};
+
+/// How long either server may take to answer.
+const ANSWER: Duration = Duration::from_secs(3);
+/// Consumers that are shown at most.
+const CONSUMERS: usize = 100;
+
+pub(super) struct Look {
+    taken: Instant,
+    at: DateTime<Utc>,
+    pub(super) stream: Result<StreamStatus, ReadError>,
+    pub(super) tables: Result<ProjectionStatus, String>,
+    /// When the first event that is not applied was stored.
+    waiting_since: Option<DateTime<Utc>>,
+}
+
+impl Look {
+    pub(super) async fn take(tools: &Tools, org_id: Option<&str>) -> Self {
+        let tables = match timeout(ANSWER, tables(tools, org_id)).await {
+            Ok(Ok(tables)) => Ok(tables),
+            Ok(Err(error)) => Err(error.to_string()),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        let applied = tables.as_ref().map_or(0, |tables| tables.applied_seq);
+        let (stream, waiting_since) = match look_at_stream(tools, applied).await {
+            Ok((stream, since)) => (Ok(stream), since),
+            Err(error) => (Err(error), None),
+        };
+        Self { taken: Instant::now(), at: Utc::now(), stream, tables, waiting_since }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "rates are rough; sequences stay below 2^53")]
+    pub(super) fn status(self, tools: &Tools, before: Option<&Self>) -> Status {
+        let findings = findings::of(&self, tools);
+        let stream = self.stream.ok();
+        let projection = self.tables.ok();
+        let applied =
+            projection.as_ref().map(|tables| u64::try_from(tables.applied_seq).unwrap_or(0));
+        let head = stream.as_ref().map(|stream| stream.last_seq);
+        let lag = head.zip(applied).map(|(head, applied)| {
+            let events = head.saturating_sub(applied);
+            let waiting = |at: DateTime<Utc>| seconds(self.at - at);
+            let seconds = if events == 0 { Some(0.0) } else { self.waiting_since.map(waiting) };
+            Lag { events, seconds }
+        });
+        let rates = before.and_then(|before| {
+            let span = self.taken.duration_since(before.taken).as_secs_f64();
+            let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 / span;
+            let then = before.tables.as_ref().ok()?.applied_seq;
+            Some(Rates {
+                arriving_per_second: per_second(head?, before.stream.as_ref().ok()?.last_seq),
+                applied_per_second: per_second(applied?, u64::try_from(then).unwrap_or(0)),
+            })
+        });
+        Status { at: self.at, stream, projection, lag, rates, findings }
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "milliseconds of a lag stay far below 2^53")]
+fn seconds(span: chrono::TimeDelta) -> f64 {
+    (span.num_milliseconds().max(0) as f64) / 1000.0
+}
+
+async fn look_at_stream(
+    tools: &Tools,
+    applied: i64,
+) -> Result<(StreamStatus, Option<DateTime<Utc>>), ReadError> {
+    let stream = reader::find(&tools.jetstream).await?;
+    let seen = reader::look(&stream).await?;
+    let state = &stream.cached_info().state;
+    let status = StreamStatus {
+        name: seen.identity.name,
+        created_at: seen.identity.created_at,
+        first_seq: seen.first,
+        last_seq: seen.last,
+        messages: state.messages,
+        bytes: state.bytes,
+        consumers: timeout(ANSWER, consumers(&stream)).await.unwrap_or_default(),
+    };
+    let next = u64::try_from(applied).unwrap_or(0) + 1;
+    let waiting = if next > seen.last {
+        None
+    } else {
+        timeout(ANSWER, stream.get_raw_message(next)).await.ok().and_then(Result::ok)
+    };
+    let since = waiting.and_then(|message| {
+        let micros = i64::try_from(message.time.unix_timestamp_nanos() / 1000).ok()?;
+        DateTime::from_timestamp_micros(micros)
+    });
+    Ok((status, since))
+}
+
+async fn consumers(stream: &Stream) -> Vec<Consumer> {
+    let mut found = Vec::new();
+    let mut all = stream.consumers();
+    while let Ok(Some(info)) = all.try_next().await {
+        found.push(Consumer {
+            name: info.name,
+            description: info.config.description,
+            delivered_seq: info.delivered.stream_sequence,
+            pending: info.num_pending,
+        });
+        if found.len() == CONSUMERS {
+            break;
+        }
+    }
+    found
+}
+
+async fn tables(tools: &Tools, org_id: Option<&str>) -> Result<ProjectionStatus, sqlx::Error> {
+    let pool = &tools.pool;
+    let position = checkpoint::show(pool).await?;
+    let row = sqlx::query(
+        "select
+             (select count(distinct (org_id, board_id, item_id)) from dead_letter
+              where projection = $1 and resolved_at is null and item_id is not null
+                and ($2::text is null or org_id = $2)),
+             (select count(*) from dead_letter
+              where projection = $1 and resolved_at is null and ($2::text is null or org_id = $2)),
+             (select count(*) from dead_letter
+              where projection = $1 and resolved_at is null and org_id is null and $2::text is null),
+             (select count(distinct (org_id, agent_id)) from agent_dirty
+              where $2::text is null or org_id = $2),
+             (select extract(epoch from now() - min(marked_at))::double precision from agent_dirty
+              where $2::text is null or org_id = $2),
+             (select count(*) from agent_metrics
+              where valid_until <= now() and ($2::text is null or org_id = $2)),
+             (select hash from projection_mapping where projection = $1),
+             (select phase from rebuild
+              where phase in ('folding', 'indexing', 'checking', 'catching_up', 'ready'))",
+    )
+    .bind(PROJECTION)
+    .bind(org_id)
+    .fetch_one(pool)
+    .await?;
+    Ok(ProjectionStatus {
+        applied_seq: position.applied_seq,
+        lanes: position.lanes,
+        owner: owner(pool).await?,
+        paused: Pause::find(pool).await?.map(|pause| match org_id {
+            Some(_) => pause.withheld(),
+            None => pause,
+        }),
+        parked_leads: row.try_get(0)?,
+        parked_letters: row.try_get(1)?,
+        unreadable_letters: row.try_get(2)?,
+        dirty_agents: row.try_get(3)?,
+        oldest_mark_seconds: row.try_get(4)?,
+        stale_rows: row.try_get(5)?,
+        mapping_of_tables: row.try_get(6)?,
+        mapping_of_configuration: tools.mapping.hash(),
+        rebuild: row.try_get(7)?,
+    })
+}
+
+async fn owner(pool: &PgPool) -> Result<Option<Owner>, sqlx::Error> {
+    let row: Option<(String, i64, DateTime<Utc>, bool)> = sqlx::query_as(
+        "select owner, fence, expires_at, expires_at > now() from projection_lease where projection = $1",
+    )
+    .bind(PROJECTION)
+    .fetch_optional(pool)
+    .await?;
+    Ok(row.map(|(owner, fence, expires_at, alive)| Owner { owner, fence, expires_at, alive }))
+}

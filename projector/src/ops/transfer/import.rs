@@ -1,0 +1,215 @@
+//! Into the stream, under the message ids of before: what is there already is left out, however long ago
+//! it came.
+
+use std::{
+    collections::HashSet,
+    io::{BufRead, BufReader, Read},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use async_nats::{HeaderMap, jetstream::context::PublishAckFuture};
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use leadpulse_nats::{Envelope, envelope::MESSAGE_ID, streams};
+use leadpulse_service::trace::{TRACEPARENT, TraceContext};
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+
+use super::{End, Head, Line};
+use crate::{
+    lane::Delivery,
+    ops::Tools,
+    reader::{
+        ReadError,
+        range::{Bounds, RangeReader, Select},
+    },
+};
+
+/// Publishes on their way at once.
+const WINDOW: usize = 256;
+const ACKNOWLEDGED: Duration = Duration::from_secs(10);
+/// zstd's first bytes.
+const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// What is published under no board and kind, because nobody can read it.
+const UNREADABLE: &str = "leadpulse.events.unreadable.none.other";
+
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Imported {
+    pub messages: u64,
+    pub published: u64,
+    /// Were in the stream already.
+    pub known: u64,
+    pub first_seq: Option<u64>,
+    pub last_seq: Option<u64>,
+}
+
+/// A file, read line by line.
+struct Lines {
+    lines: std::io::Lines<Box<dyn BufRead + Send>>,
+    head: Head,
+    digest: Sha256,
+    messages: u64,
+}
+
+impl Lines {
+    fn open(file: impl Read + Send + 'static) -> Result<Self> {
+        let mut plain = BufReader::new(file);
+        let packed = plain.fill_buf()?.starts_with(&MAGIC);
+        let reader: Box<dyn BufRead + Send> = if packed {
+            Box::new(BufReader::new(zstd::Decoder::with_buffer(plain)?))
+        } else {
+            Box::new(plain)
+        };
+        let mut lines = reader.lines();
+        let first = lines.next().context("the file is empty")?.context("the file can't be read")?;
+        Ok(Self { lines, head: Head::parse(&first)?, digest: Sha256::new(), messages: 0 })
+    }
+
+    /// The next message; none at the end, which must be there and fit.
+    fn next(&mut self) -> Result<Option<Line>> {
+        let Some(line) = self.lines.next() else {
+            bail!("the file is not whole: it breaks off after {} messages", self.messages);
+        };
+        let broken = || format!("the file is broken after {} messages", self.messages);
+        let text = line.with_context(broken)?;
+        if let Ok(end) = serde_json::from_str::<End>(&text) {
+            let sha256 = hex::encode(std::mem::take(&mut self.digest).finalize());
+            let found = End { messages: self.messages, sha256 };
+            ensure!(
+                found == end,
+                "the file was changed: its lines are not those that its end tells of"
+            );
+            return Ok(None);
+        }
+        let line = serde_json::from_str(&text).with_context(broken)?;
+        self.digest.update(text.as_bytes());
+        self.digest.update(b"\n");
+        self.messages += 1;
+        Ok(Some(line))
+    }
+}
+
+/// Reads a file to its end: its head, and how many messages it has.
+pub fn check(file: impl Read + Send + 'static) -> Result<(Head, u64)> {
+    let mut lines = Lines::open(file)?;
+    while lines.next()?.is_some() {}
+    Ok((lines.head, lines.messages))
+}
+
+/// Publishes what the stream does not have.
+pub async fn import(
+    tools: &Tools,
+    file: impl Read + Send + 'static,
+    watch: &(dyn Fn(u64) + Send + Sync),
+) -> Result<Imported> {
+    let known = known(tools).await?;
+    let mut lines = Lines::open(file)?;
+    let mut report = Imported::default();
+    let mut waiting = Vec::new();
+    while let Some(line) = lines.next()? {
+        report.messages += 1;
+        let message = message(line)?;
+        if known.contains(&short(&message.id)) {
+            report.known += 1;
+            continue;
+        }
+        let jetstream = &tools.jetstream;
+        let publish = jetstream.publish_with_headers(
+            message.subject,
+            message.headers,
+            message.payload.into(),
+        );
+        waiting.push(timeout(ACKNOWLEDGED, publish).await.context("NATS does not answer")??);
+        if waiting.len() == WINDOW {
+            settle(&mut report, &mut waiting).await?;
+            watch(report.messages);
+        }
+    }
+    settle(&mut report, &mut waiting).await?;
+    watch(report.messages);
+    Ok(report)
+}
+
+async fn settle(report: &mut Imported, waiting: &mut Vec<PublishAckFuture>) -> Result<()> {
+    for ack in waiting.drain(..) {
+        let ack = timeout(ACKNOWLEDGED, ack.into_future()).await.context("NATS does not answer")?;
+        let ack = ack.context("the stream refuses a message; nothing after it was imported")?;
+        if ack.duplicate {
+            report.known += 1;
+        } else {
+            report.published += 1;
+            report.first_seq.get_or_insert(ack.sequence);
+            report.last_seq = report.last_seq.max(Some(ack.sequence));
+        }
+    }
+    Ok(())
+}
+
+struct Message {
+    id: String,
+    subject: String,
+    headers: HeaderMap,
+    payload: Vec<u8>,
+}
+
+fn message(line: Line) -> Result<Message> {
+    let (id, subject, payload) = match (line.envelope, line.raw) {
+        (Some(raw), _) => {
+            let envelope: Envelope = serde_json::from_str(raw.get())
+                .with_context(|| format!("the message {} is no envelope", line.seq))?;
+            (envelope.message_id(), envelope.subject(), raw.get().as_bytes().to_vec())
+        }
+        (None, Some(raw)) => {
+            let payload =
+                STANDARD.decode(raw).with_context(|| format!("the message {}", line.seq))?;
+            match serde_json::from_slice::<Envelope>(&payload) {
+                Ok(envelope) => (envelope.message_id(), envelope.subject(), payload),
+                Err(_) => (unreadable_id(&payload), UNREADABLE.to_owned(), payload),
+            }
+        }
+        (None, None) => bail!("the message {} has no content", line.seq),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(MESSAGE_ID, id.as_str());
+    if let Some(trace_id) = line.trace_id.and_then(|id| u128::from_str_radix(&id, 16).ok()) {
+        let parent_id = rand::random::<u64>().max(1);
+        let trace = TraceContext { trace_id, parent_id, sampled: true };
+        headers.insert(TRACEPARENT, trace.to_string().as_str());
+    }
+    Ok(Message { id, subject, headers, payload })
+}
+
+fn unreadable_id(payload: &[u8]) -> String {
+    format!("unreadable:{}", hex::encode(Sha256::digest(payload)))
+}
+
+/// Enough of an id's digest to tell it from a thousand million others.
+fn short(id: &str) -> u128 {
+    let digest = Sha256::digest(id);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(digest.get(..16).unwrap_or(&[0; 16]));
+    u128::from_be_bytes(bytes)
+}
+
+/// The ids of all that the stream has.
+async fn known(tools: &Tools) -> Result<HashSet<u128>> {
+    let (stream, seen) = match tools.stream().await {
+        Ok(found) => found,
+        Err(ReadError::NoStream) => {
+            bail!("the stream {} is not there: `ingest streams apply` creates it", streams::EVENTS)
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let bounds = Bounds::resolve(&stream, &seen, None, None).await?;
+    let mut reader = RangeReader::open(&stream, &seen.identity, bounds, Select::default()).await?;
+    let mut known = HashSet::new();
+    let id = |delivery: &Delivery| match &delivery.envelope {
+        Ok(envelope) => short(&envelope.message_id()),
+        Err(_) => short(&unreadable_id(&delivery.payload)),
+    };
+    while let Some(chunk) = reader.next().await? {
+        known.extend(chunk.iter().map(id));
+    }
+    Ok(known)
+}

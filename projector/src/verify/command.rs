@@ -1,0 +1,55 @@
+//! `projector verify` on the command line.
+
+use anyhow::Result;
+use clap::Args;
+use leadpulse_service::config::Config;
+
+use super::{Scope, Verdict, verify};
+use crate::rebuild::command::{Manner, progress};
+
+/// Fold the stream beside the tables and compare every row and field, while the projection goes on.
+///
+/// Says that they are equal at a sequence (exit 0), or names each row and field that is not, with the
+/// events behind it (exit 1). Nothing is changed. A difference is mended by `projector rebuild-lead`
+/// for one lead, by `projector rebuild` for many.
+#[derive(Debug, Args)]
+pub struct Command {
+    /// Only this org
+    #[arg(long)]
+    org: Option<String>,
+    /// Only the leads of this board; AgentMetrics and users are left out, they are of all boards
+    #[arg(long)]
+    board: Option<i64>,
+    /// Only about this many leads, chosen at random by buckets; AgentMetrics and users are left out
+    #[arg(long, value_name = "LEADS")]
+    sample: Option<u32>,
+}
+
+/// Is everything equal?
+pub async fn run(config: &Config, command: Command, manner: &Manner) -> Result<bool> {
+    let scope = Scope { org: command.org, board: command.board, sample: command.sample };
+    let terminal = manner.terminal();
+    let verdict = verify(config, &scope, progress(terminal)).await?;
+    terminal.show(&verdict.to_json(), |_| text(&verdict))?;
+    Ok(verdict.is_equal())
+}
+
+fn text(verdict: &Verdict) -> String {
+    let mut lines = Vec::new();
+    if let Some(hash) = &verdict.other_mapping {
+        lines.push(format!(
+            "the tables were made with another mapping ({hash}) than the one of today"
+        ));
+    }
+    lines.extend(verdict.differences.iter().map(ToString::to_string));
+    let compared = format!(
+        "{} leads, {} rows of AgentMetrics ({} agents were being computed), {} users, {} dead letters",
+        verdict.leads, verdict.agents, verdict.pending_agents, verdict.users, verdict.letters
+    );
+    let count = verdict.differences.len() as u64 + verdict.more;
+    lines.push(match count {
+        0 => format!("equal at sequence {}: {compared}", verdict.seq),
+        _ => format!("{count} differences at sequence {}: {compared}", verdict.seq),
+    });
+    lines.join("\n")
+}

@@ -1,0 +1,58 @@
+//! The events behind the leads that differ: the stream read once more, for them alone.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+
+use super::{Event, Ground, Verdict};
+use crate::{
+    event::LeadKey,
+    reader::range::{Bounds, RangeReader, Select},
+};
+
+/// Leads whose events are named, and events of one lead.
+const LEADS: usize = 100;
+const EVENTS: usize = 50;
+
+pub(super) async fn attach(ground: &Ground<'_>, verdict: &mut Verdict) -> Result<()> {
+    let mut behind = HashMap::<LeadKey, Vec<Event>>::new();
+    for difference in &verdict.differences {
+        if let Some(key) = &difference.lead
+            && (behind.len() < LEADS || behind.contains_key(key))
+        {
+            behind.entry(key.clone()).or_default();
+        }
+    }
+    if behind.is_empty() {
+        return Ok(());
+    }
+    let bounds = Bounds { from: ground.seen.first.max(1), to: verdict.seq };
+    let select =
+        Select { org: ground.scope.org.clone(), board: ground.scope.board, ..Select::default() };
+    let identity = &ground.seen.identity;
+    let mut reader = RangeReader::open(&ground.stream, identity, bounds, select).await?;
+    while let Some(chunk) = reader.next().await? {
+        for delivery in &chunk {
+            let Ok(envelope) = &delivery.envelope else { continue };
+            let (Some(board_id), Some(item_id)) = (envelope.board_id, envelope.item_id) else {
+                continue;
+            };
+            let key = LeadKey { org_id: envelope.org.clone(), board_id, item_id };
+            let Some(events) = behind.get_mut(&key) else { continue };
+            if events.len() < EVENTS {
+                events.push(Event {
+                    seq: delivery.seq,
+                    kind: envelope.kind.to_string(),
+                    event_id: envelope.event_id.clone(),
+                    occurred_at: envelope.occurred_at,
+                });
+            }
+        }
+    }
+    for difference in &mut verdict.differences {
+        if let Some(events) = difference.lead.as_ref().and_then(|key| behind.get(key)) {
+            difference.events.clone_from(events);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,422 @@
+//! `query-api` beside a bare HTTP server that answers with the same bytes; its misses on two million
+//! leads; and what happens when many come at once.
+
+mod bare;
+mod load;
+mod questions;
+mod stage;
+
+use std::{
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, ValueEnum};
+
+use crate::report::{milliseconds, per_second, percentile, table};
+use load::{Client, Load, Requests};
+use questions::{Kind, comparison, kinds, screen};
+use stage::{LARGE, ORGS, Size, Stage, read, request};
+
+const CONNECTIONS: usize = 64;
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// What to measure; all of it, if nothing is said
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Seconds of each measurement
+    #[arg(long, default_value_t = 4)]
+    seconds: u64,
+    /// Leads of the ten orgs together
+    #[arg(long, default_value_t = 2_000_000)]
+    leads: i64,
+    /// Agents of each org
+    #[arg(long, default_value_t = 500)]
+    agents: i64,
+    /// Leads of one more org, for exports and for how the cost grows
+    #[arg(long, default_value_t = 1_000_000)]
+    large: i64,
+    /// Be the bare server on this port
+    #[arg(long, hide = true, requires = "body")]
+    bare: Option<u16>,
+    #[arg(long, hide = true)]
+    body: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// Only fill Postgres; later runs find it filled
+    Fill,
+    /// First level, 304, Redis, beside the bare server
+    Hits,
+    /// Reads that nobody has asked for before
+    Misses,
+    /// The misses of an org with as many leads as the ten have together
+    Growth,
+    /// Beside the figures of the earlier product
+    Comparison,
+    /// 1,000 requests at once for one answer that is too old
+    Crowd,
+    /// The first minute after a start
+    Cold,
+    /// 5,000 open streams
+    Streams,
+    /// A file of all leads of the large org
+    Export,
+}
+
+pub(crate) async fn run(options: &Options) {
+    if let (Some(port), Some(body)) = (options.bare, &options.body) {
+        return bare::serve(port, body).await;
+    }
+    let size = Size { leads: options.leads, agents: options.agents, large: options.large };
+    let stage = Stage::start(size).await;
+    let span = Duration::from_secs(options.seconds);
+    let wanted = |part| options.parts.is_empty() || options.parts.contains(&part);
+    if wanted(Part::Comparison) {
+        upsert_of_one_agent(&stage).await;
+    }
+    if options.parts == [Part::Fill] {
+        return;
+    }
+    let _projector = stage.projector().await;
+    if wanted(Part::Hits) {
+        hits(&stage, span).await;
+    }
+    if wanted(Part::Misses) {
+        misses(&stage, span).await;
+    }
+    if wanted(Part::Growth) {
+        growth(&stage, span).await;
+    }
+    if wanted(Part::Comparison) {
+        against_the_earlier(&stage, span).await;
+    }
+    if wanted(Part::Crowd) {
+        crowd(&stage).await;
+    }
+    if wanted(Part::Cold) {
+        cold(&stage).await;
+    }
+    if wanted(Part::Streams) {
+        streams(&stage).await;
+    }
+    if wanted(Part::Export) {
+        export(&stage).await;
+    }
+}
+
+fn always(request: Arc<[u8]>) -> Requests {
+    Arc::new(move |_| Arc::clone(&request))
+}
+
+/// (a) to (d): finished answers of two lengths.
+async fn hits(stage: &Stage, span: Duration) {
+    let mut rows = Vec::new();
+    let reads = ["/v1/kpis/summary?from=2026-01-01&to=2026-02-01", "/v1/leads?limit=50"];
+    for path in reads {
+        let api = stage.query_api(&[("CACHE_TTL_SECONDS", "3600")]).await;
+        let client = read(api.port, &stage.keys[0], path).await;
+        let (body, tag) = (client.body().to_vec(), client.header("etag").unwrap());
+        let load = |port| Load::new(port, CONNECTIONS, span);
+        let bare = stage.bare(&body).await;
+        let plain = always(request(&stage.keys[0], path, ""));
+        load(bare.port).run(Arc::clone(&plain)).await;
+        let mut a = load(bare.port).run(Arc::clone(&plain)).await.all(200, "");
+        drop(bare);
+        load(api.port).run(Arc::clone(&plain)).await;
+        let mut b = load(api.port).run(plain).await.all(200, "memory; hit");
+        // Another version of the read models since then means another instant in the body, and another tag.
+        let tag = read(api.port, &stage.keys[0], path).await.header("etag").unwrap_or(tag);
+        let known = always(request(&stage.keys[0], path, &format!("if-none-match: {tag}\r\n")));
+        let mut c = load(api.port).run(known).await.all(304, "memory; hit");
+        let base = a.rate;
+        let mut row = |name: &str, figures: &mut load::Figures| {
+            rows.push(vec![
+                format!("{name}, {} bytes", body.len()),
+                per_second(figures.rate),
+                format!("{:.2}", figures.rate / base),
+                figures.spread(),
+            ]);
+        };
+        row("(a) bare axum", &mut a);
+        row("(b) first level", &mut b);
+        row("(c) 304", &mut c);
+    }
+    rows.push(redis(stage).await);
+    table(&["answer", "rate at 64 connections", "share of (a)", "p50 / p99"], &rows);
+}
+
+/// (d): what another process has left in Redis, each answer asked for once.
+async fn redis(stage: &Stage) -> Vec<String> {
+    const ANSWERS: u64 = 20_000;
+    let keys = stage.orgs().to_vec();
+    let questions: Requests = Arc::new(move |n| {
+        let (key, agent) = (&keys[n as usize % ORGS], 7000 + n / ORGS as u64 % 500);
+        let limit = 10 + n / (ORGS as u64 * 500);
+        request(key, &format!("/v1/leads?agent_id={agent}&limit={limit}"), "")
+    });
+    let load = |port| Load {
+        most: Some(ANSWERS),
+        ..Load::new(port, CONNECTIONS, Duration::from_secs(120))
+    };
+    let first = stage.query_api(&[("CACHE_TTL_SECONDS", "3600")]).await;
+    load(first.port).run(Arc::clone(&questions)).await;
+    drop(first);
+    let second = stage.query_api(&[("CACHE_TTL_SECONDS", "3600")]).await;
+    // The breaker closes with the first answer that its watcher gets.
+    while second.metric("query_api_redis_breaker_closed", &[]).await < 1.0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let half = Load { most: Some(ANSWERS / 2), ..load(second.port) };
+    let mut full = half.run(Arc::clone(&questions)).await;
+    let hits = full.from(200, "redis; hit, memory; fwd=miss; stored");
+    assert!(hits * 100 > full.times.len() * 95, "{:?}", full.origins);
+    let rest: Requests = Arc::new(move |n| questions(n + ANSWERS / 2));
+    let half = Load { rate: Some(full.rate / 2.0), ..half };
+    let mut calm = half.run(rest).await;
+    let share = hits as f64 / full.times.len() as f64 * 100.0;
+    vec![
+        format!("(d) Redis, {share:.0} % hits"),
+        per_second(full.rate),
+        String::new(),
+        format!("{}; at half the rate {}", full.spread(), calm.spread()),
+    ]
+}
+
+const MISSES: [&str; 5] = [
+    "read",
+    "one at a time p50 / p99",
+    "rate at 64 connections",
+    "p50 / p99 at half of it",
+    "refused",
+];
+
+/// One kind of read: alone, as fast as it goes, and at half of that.
+async fn miss(port: u16, kind: &Arc<Kind>, keys: &[String], span: Duration) -> Vec<String> {
+    let load = |connections| Load::new(port, connections, span);
+    let warm = Load { most: Some(20), ..load(1) };
+    warm.run(kind.misses(keys)).await;
+    let mut alone = Load { most: Some(300), ..load(1) }.run(kind.misses(keys)).await;
+    let full = load(CONNECTIONS).run(kind.misses(keys)).await;
+    let half = Load { rate: Some(full.answered() / 2.0), ..load(CONNECTIONS) };
+    let mut calm = half.run(kind.misses(keys)).await;
+    let refused = |figures: &load::Figures| {
+        figures.origins.iter().filter(|(origin, _)| origin.0 != 200).map(|(_, n)| n).sum::<usize>()
+    };
+    vec![
+        kind.name.to_owned(),
+        alone.spread(),
+        per_second(full.answered()),
+        calm.spread(),
+        format!(
+            "{} of {}, {} of {}",
+            refused(&full),
+            full.times.len(),
+            refused(&calm),
+            calm.times.len()
+        ),
+    ]
+}
+
+/// (e) in the ten orgs.
+async fn misses(stage: &Stage, span: Duration) {
+    let api = stage.query_api(&[]).await;
+    let mut rows = Vec::new();
+    for kind in kinds(stage, api.port).await {
+        // Cursors are of the first org.
+        let keys = if kind.name.contains("10,000") { &stage.orgs()[..1] } else { stage.orgs() };
+        rows.push(miss(api.port, &kind, keys, span).await);
+    }
+    table(&MISSES, &rows);
+    println!("\nquery-api: {:.0} MiB at most", api.peak());
+}
+
+/// (e) in the large org.
+async fn growth(stage: &Stage, span: Duration) {
+    let api = stage.query_api(&[]).await;
+    let mut rows = Vec::new();
+    for kind in kinds(stage, api.port).await {
+        if !kind.name.contains("10,000") {
+            rows.push(miss(api.port, &kind, &stage.keys[ORGS..], span).await);
+        }
+    }
+    println!("\nthe org `{LARGE}`");
+    table(&MISSES, &rows);
+}
+
+/// The projector's own worker, one agent at a time.
+async fn upsert_of_one_agent(stage: &Stage) {
+    let config =
+        leadpulse_service::config::Config::parse("bench", "[[orgs]]\nid = \"org-0\"\n", &|_| None);
+    stage
+        .execute(
+            "delete from agent_dirty; delete from checkpoint;
+             insert into checkpoint (projection, lane, stream, stream_created_at, seq, fence)
+             values ('agents', 0, 's', now(), 0, 1)"
+                .to_owned(),
+        )
+        .await;
+    let worker = projector::agents::Worker::new(
+        stage.pool.clone(),
+        1,
+        &config.unwrap().orgs,
+        Arc::new(projector::lane::Progress::new(&[0])),
+        Arc::new(chrono::Utc::now),
+    );
+    let mut took = Vec::new();
+    for agent in 7000..7200 {
+        let mark =
+            format!("insert into agent_dirty (org_id, agent_id, seq) values ('org-0', {agent}, 0)");
+        stage.execute(mark).await;
+        let started = Instant::now();
+        assert!(worker.step().await.unwrap());
+        took.push(started.elapsed());
+    }
+    let (middle, high) = (percentile(&mut took, 0.5), percentile(&mut took, 0.99));
+    println!(
+        "\none agent's metrics, all windows, computed and upserted: {} / {} (earlier product: 25 ms)",
+        milliseconds(middle),
+        milliseconds(high)
+    );
+}
+
+async fn against_the_earlier(stage: &Stage, span: Duration) {
+    let api = stage.query_api(&[]).await;
+    let mut rows = Vec::new();
+    for (kind, earlier) in comparison().iter().zip(["40 ms", "450 ms", "loads 10 to 20 rows"]) {
+        let alone = Load { most: Some(500), ..Load::new(api.port, 1, span) };
+        let mut miss = alone.run(kind.misses(stage.orgs())).await;
+        rows.push(vec![kind.name.to_owned(), earlier.to_owned(), miss.spread()]);
+    }
+    table(&["work", "earlier product", "a miss here, p50 / p99"], &rows);
+}
+
+/// 1,000 at once.
+async fn crowd(stage: &Stage) {
+    let api = stage.query_api(&[]).await;
+    let path = "/v1/kpis/summary?window=90d";
+    read(api.port, &stage.keys[0], path).await;
+    let mut clients = Vec::new();
+    for _ in 0..1000 {
+        clients.push(Client::connect(api.port).await);
+    }
+    // Fresh for a second, and of use for one more.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let asked = ["family=\"summary\"", "from=\"database\""];
+    let before = api.metric("query_api_reads_total", &asked).await;
+    let (started, request) = (Instant::now(), request(&stage.keys[0], path, ""));
+    let answers = clients.into_iter().map(|mut client| {
+        let request = Arc::clone(&request);
+        tokio::spawn(async move { client.ask(&request).await.0 })
+    });
+    for status in futures_util::future::join_all(answers.collect::<Vec<_>>()).await {
+        assert_eq!(status.unwrap(), 200);
+    }
+    let took = started.elapsed();
+    // The reads are told to the metrics once a second.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let made = api.metric("query_api_reads_total", &asked).await - before;
+    println!(
+        "\n1,000 requests at once for one summary that is too old: all answered in {}, read from Postgres {made} time(s)",
+        milliseconds(took)
+    );
+}
+
+/// The first minute of a new process, with nothing in Redis, while dashboards ask.
+async fn cold(stage: &Stage) {
+    let mut redis = redis::Client::open(stage.redis.url()).unwrap().get_connection().unwrap();
+    redis::cmd("FLUSHALL").exec(&mut redis).unwrap();
+    let started = Instant::now();
+    let api = stage.query_api(&[]).await;
+    let ready = started.elapsed();
+    let (keys, screen) = (stage.orgs().to_vec(), screen());
+    let questions: Requests = Arc::new(move |n| {
+        let path = &screen[n as usize % screen.len()];
+        request(&keys[n as usize / screen.len() % ORGS], path, "")
+    });
+    let minute =
+        Load { rate: Some(500.0), ..Load::new(api.port, CONNECTIONS, Duration::from_secs(60)) };
+    let mut figures = minute.run(questions).await;
+    println!(
+        "\nfirst minute after a start ({} until ready) at 500 reads a second: p50 / p99 {}, slowest {:.1} ms, {:?}",
+        milliseconds(ready),
+        figures.spread(),
+        figures.at(1.0),
+        figures.origins
+    );
+}
+
+async fn streams(stage: &Stage) {
+    const STREAMS: usize = 5000;
+    let api = stage.query_api(&[]).await;
+    let before = api.resident();
+    let mut clients = Vec::new();
+    for n in 0..STREAMS {
+        let mut client = Client::connect(api.port).await;
+        let (status, _) = client.ask(&request(&stage.keys[n % ORGS], "/v1/stream", "")).await;
+        assert_eq!(status, 200);
+        clients.push(client);
+    }
+    let open = api.resident();
+    let started = Instant::now();
+    stage
+        .execute(
+            "with raised as (
+                 insert into org_version (org_id, version) select 'org-' || n, 1 from generate_series(0, 9) as n
+                 on conflict (org_id) do update set version = org_version.version + 1 returning org_id, version)
+             select pg_notify('leadpulse_version', org_id || ':' || version) from raised"
+                .to_owned(),
+        )
+        .await;
+    let heard = clients.into_iter().map(|mut client| {
+        tokio::spawn(async move {
+            let mut text = String::new();
+            while !text.contains("event: changed") {
+                text.push_str(&String::from_utf8_lossy(client.more().await));
+            }
+            (Instant::now(), client)
+        })
+    });
+    let mut times = Vec::new();
+    let mut open_still = Vec::new();
+    for heard in futures_util::future::join_all(heard.collect::<Vec<_>>()).await {
+        let (at, client) = heard.unwrap();
+        times.push(at - started);
+        open_still.push(client);
+    }
+    println!(
+        "\n{STREAMS} open streams: {open:.0} MiB resident ({before:.0} before), {:.0} MiB after a hint to all; from the change to the hint p50 {} / last {}",
+        api.resident(),
+        milliseconds(percentile(&mut times, 0.5)),
+        milliseconds(percentile(&mut times, 1.0)),
+    );
+}
+
+async fn export(stage: &Stage) {
+    let api = stage.query_api(&[]).await;
+    let before = api.resident();
+    let started = Instant::now();
+    let url = format!("http://127.0.0.1:{}/v1/export/leads.csv?lifecycle=all", api.port);
+    let request = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .unwrap()
+        .get(url)
+        .bearer_auth(&stage.keys[ORGS]);
+    let mut file = request.send().await.unwrap().error_for_status().unwrap();
+    let (mut bytes, mut rows) = (0, 0);
+    while let Some(part) = file.chunk().await.unwrap() {
+        bytes += part.len();
+        rows += part.iter().filter(|byte| **byte == b'\n').count();
+    }
+    let took = started.elapsed();
+    println!(
+        "\nCSV of {rows} rows, {:.0} MiB in {:.1} s: {:.0} MiB resident at most ({before:.0} before)",
+        bytes as f64 / (1024.0 * 1024.0),
+        took.as_secs_f64(),
+        api.peak(),
+    );
+}

@@ -1,0 +1,198 @@
+//! The one load generator: keep-alive connections over bare sockets, each with one request at a time.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    task::JoinSet,
+    time::{Instant, sleep_until},
+};
+
+use crate::report::percentile;
+
+/// Gives the n-th request of a run, whole.
+pub(super) type Requests = Arc<dyn Fn(u64) -> Arc<[u8]> + Send + Sync>;
+
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Load {
+    pub port: u16,
+    pub connections: usize,
+    pub span: Duration,
+    /// Requests at most; no bound, if nothing is said.
+    pub most: Option<u64>,
+    /// Requests a second over all connections; as many as go, if nothing is said. At a given rate the time
+    /// of a request runs from when it was due.
+    pub rate: Option<f64>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Figures {
+    pub rate: f64,
+    pub times: Vec<Duration>,
+    /// How many answers had which status and came from where.
+    pub origins: BTreeMap<(u16, String), usize>,
+}
+
+impl Figures {
+    pub(super) fn at(&mut self, share: f64) -> f64 {
+        percentile(&mut self.times, share).as_secs_f64() * 1e3
+    }
+
+    /// `p50 / p99 ms`.
+    pub(super) fn spread(&mut self) -> String {
+        format!("{:.1} / {:.1} ms", self.at(0.5), self.at(0.99))
+    }
+
+    pub(super) fn from(&self, status: u16, origin: &str) -> usize {
+        self.origins.get(&(status, origin.to_owned())).copied().unwrap_or(0)
+    }
+
+    /// Answers with 200 a second: under overload the rest is refused.
+    pub(super) fn answered(&self) -> f64 {
+        let good: usize =
+            self.origins.iter().filter(|(origin, _)| origin.0 == 200).map(|(_, n)| n).sum();
+        self.rate * good as f64 / self.times.len() as f64
+    }
+
+    /// Nearly every answer must have this status, and come from there: a figure that expires meanwhile ends
+    /// the answers of its version.
+    pub(super) fn all(self, status: u16, origin: &str) -> Self {
+        let share = self.from(status, origin) as f64 / self.times.len() as f64;
+        assert!(share > 0.999, "{:?}", self.origins);
+        self
+    }
+}
+
+impl Load {
+    pub(super) fn new(port: u16, connections: usize, span: Duration) -> Self {
+        Self { port, connections, span, most: None, rate: None }
+    }
+
+    pub(super) async fn run(self, requests: Requests) -> Figures {
+        // All connections stand before the clock starts: what is measured is requests.
+        let mut clients = Vec::new();
+        for _ in 0..self.connections {
+            clients.push(Client::connect(self.port).await);
+        }
+        let (next, began) = (Arc::new(AtomicU64::new(0)), Instant::now());
+        let mut set = JoinSet::new();
+        for (place, client) in clients.into_iter().enumerate() {
+            let (requests, next) = (Arc::clone(&requests), Arc::clone(&next));
+            set.spawn(self.connection(client, place, requests, next, began));
+        }
+        let mut figures = Figures::default();
+        while let Some(done) = set.join_next().await {
+            let (times, origins) = done.unwrap();
+            figures.times.extend(times);
+            for (origin, count) in origins {
+                *figures.origins.entry(origin).or_default() += count;
+            }
+        }
+        figures.rate = figures.times.len() as f64 / began.elapsed().as_secs_f64();
+        figures
+    }
+
+    async fn connection(
+        self,
+        mut client: Client,
+        place: usize,
+        requests: Requests,
+        next: Arc<AtomicU64>,
+        began: Instant,
+    ) -> (Vec<Duration>, BTreeMap<(u16, String), usize>) {
+        let every = self.rate.map(|rate| Duration::from_secs_f64(self.connections as f64 / rate));
+        let share = place as f64 / self.connections as f64;
+        let mut due = began + every.unwrap_or_default().mul_f64(share);
+        let (mut times, mut origins) = (Vec::new(), BTreeMap::new());
+        loop {
+            let mut from = Instant::now();
+            if let Some(every) = every {
+                (from, due) = (due, due + every);
+            }
+            if from - began >= self.span {
+                return (times, origins);
+            }
+            sleep_until(from).await;
+            let n = next.fetch_add(1, Ordering::Relaxed);
+            if self.most.is_some_and(|most| n >= most) {
+                return (times, origins);
+            }
+            let answer = client.ask(&requests(n)).await;
+            times.push(from.elapsed());
+            match origins.get_mut(&answer) {
+                Some(count) => *count += 1,
+                None => {
+                    origins.insert(answer, 1);
+                }
+            }
+        }
+    }
+}
+
+/// One connection.
+pub(super) struct Client {
+    socket: TcpStream,
+    buffer: Vec<u8>,
+    head: usize,
+}
+
+impl Client {
+    pub(super) async fn connect(port: u16) -> Self {
+        let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        socket.set_nodelay(true).unwrap();
+        Self { socket, buffer: Vec::with_capacity(64 * 1024), head: 0 }
+    }
+
+    /// The status, and where the answer came from.
+    pub(super) async fn ask(&mut self, request: &[u8]) -> (u16, String) {
+        self.socket.write_all(request).await.unwrap();
+        self.buffer.clear();
+        let head = loop {
+            self.more().await;
+            if let Some(end) = find(&self.buffer, b"\r\n\r\n") {
+                break end;
+            }
+        };
+        self.head = head + 4;
+        let text = std::str::from_utf8(&self.buffer[..head]).unwrap();
+        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name));
+        let status = text.split(' ').nth(1).unwrap().parse().unwrap();
+        let origin = field("cache-status: ").unwrap_or_default().to_owned();
+        let body: usize = field("content-length: ").map_or(0, |length| length.parse().unwrap());
+        let body = if status == 304 { 0 } else { body };
+        while self.buffer.len() < self.head + body {
+            self.more().await;
+        }
+        (status, origin)
+    }
+
+    pub(super) async fn more(&mut self) -> &[u8] {
+        let before = self.buffer.len();
+        let read = self.socket.read_buf(&mut self.buffer).await.unwrap();
+        assert!(read > 0, "the connection was closed");
+        &self.buffer[before..]
+    }
+
+    /// The body of the last answer.
+    pub(super) fn body(&self) -> &[u8] {
+        &self.buffer[self.head..]
+    }
+
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        let text = std::str::from_utf8(&self.buffer[..self.head]).unwrap();
+        let mut lines = text.lines();
+        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned))
+    }
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}

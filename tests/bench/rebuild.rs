@@ -1,0 +1,270 @@
+//! A rebuild beside its two limits: reading the stream, and writing the finished rows with their indexes.
+
+use std::{
+    collections::HashMap,
+    process::{Command, Stdio},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use leadpulse_nats::streams;
+use projector::{
+    event::{LeadKey, Meaning, decode},
+    fold::{LeadRow, LeadState},
+    reader, store,
+};
+use serde_json::Value;
+use sqlx::{Executor, PgPool};
+
+use crate::{
+    projector::{mapping, read_only},
+    report::{milliseconds, per_second, percentile, rate, table},
+    stage::{ORG, Spread, Stage, event, publish},
+};
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Events in the stream; `--events 10000000 --leads 1000000` is the long one
+    #[arg(long, default_value_t = 1_000_000)]
+    events: u64,
+    /// Leads that they are about
+    #[arg(long, default_value_t = 100_000)]
+    leads: i64,
+    /// What the fold may hold in memory: `projector.rebuild_memory_mib`, each its own rebuild
+    #[arg(long, value_delimiter = ',', default_values_t = [512, 64])]
+    memory_mib: Vec<u32>,
+    /// Events a second that are published and projected meanwhile
+    #[arg(long, default_value_t = 200)]
+    live: u64,
+}
+
+const DATABASE: &str = "bench_rebuild";
+
+pub(crate) async fn run(options: &Options) {
+    let stage = Stage::start();
+    eprintln!("filling the stream with {} events", options.events);
+    stage.new_stream().await;
+    let jetstream = stage.jetstream().await;
+    publish(&jetstream, 0..options.events, |n| Spread::Uniform.lead(n, options.leads)).await;
+    eprintln!("(a) reading and decoding");
+    let read = read_only(&stage, options.events).await;
+    eprintln!("(b) COPY and indexes");
+    let written = copy_only(&stage, options).await;
+    let limit = 1.0 / (1.0 / read + written.as_secs_f64() / options.events as f64);
+    let mut rows = Vec::new();
+    for memory in &options.memory_mib {
+        eprintln!("(c) rebuild within {memory} MiB");
+        let run = rebuild(&stage, options, *memory).await;
+        let done = rate(options.events as usize, run.took);
+        rows.push(vec![
+            format!("{memory} MiB"),
+            per_second(read),
+            format!("{:.1} s", written.as_secs_f64()),
+            per_second(limit),
+            per_second(done),
+            format!("{:.2}", done / limit),
+            run.passes.to_string(),
+            format!("{:.0} MiB", run.estimate_mib),
+            format!("{:.0} MiB", run.resident_mib),
+            format!("{:.1} ms, try {}", run.lock_ms, run.tries),
+            format!("{} / {}", milliseconds(run.lag_p50), milliseconds(run.lag_p99)),
+        ]);
+    }
+    println!("\n{} k events over {} k leads", options.events / 1000, options.leads / 1000);
+    table(
+        &[
+            "memory",
+            "(a) read, decode",
+            "(b) COPY, indexes",
+            "composed limit",
+            "(c) rebuild",
+            "(c) / limit",
+            "passes",
+            "leads in memory",
+            "resident",
+            "swap's lock",
+            "published → visible p50 / p99",
+        ],
+        &rows,
+    );
+}
+
+/// (b): the finished rows into a table without indexes, and then its indexes.
+async fn copy_only(stage: &Stage, options: &Options) -> Duration {
+    let pool = stage.new_database("bench_copy").await;
+    let leads = folded(options);
+    let indexes: Vec<(String, String)> = sqlx::query_as(
+        "select indexrelid::regclass::text, pg_get_indexdef(indexrelid) from pg_index
+         where indrelid = 'lead_fact'::regclass",
+    )
+    .fetch_all(&pool)
+    .await
+    .unwrap();
+    pool.execute("alter table lead_fact drop constraint lead_fact_pkey").await.unwrap();
+    for (name, _) in indexes.iter().filter(|(name, _)| name != "lead_fact_pkey") {
+        pool.execute(sqlx::AssertSqlSafe(format!("drop index {name}"))).await.unwrap();
+    }
+    let mut connection = pool.acquire().await.unwrap();
+    connection.execute("set maintenance_work_mem = '256MB'").await.unwrap();
+    let started = Instant::now();
+    let mut tx = sqlx::Connection::begin(&mut *connection).await.unwrap();
+    let rows: Vec<_> =
+        leads.iter().map(|(key, row, state)| (key, row.clone(), state.clone())).collect();
+    for rows in rows.chunks(20_000) {
+        store::copy_leads(&mut tx, rows).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    for (_, definition) in &indexes {
+        connection.execute(sqlx::AssertSqlSafe(definition.clone())).await.unwrap();
+    }
+    started.elapsed()
+}
+
+/// The leads of the stream, folded in memory, in no order.
+fn folded(options: &Options) -> Vec<(LeadKey, LeadRow, Vec<u8>)> {
+    let mapping = mapping();
+    let mut states = HashMap::<LeadKey, LeadState>::new();
+    for n in 0..options.events {
+        let envelope = event(Spread::Uniform.lead(n, options.leads), n);
+        if let Meaning::Lead(event) = decode(&envelope, n + 1, None, &mapping) {
+            states.entry(event.key.clone()).or_default().apply(&event);
+        }
+    }
+    let board = mapping.board(ORG, 9001).unwrap();
+    let row = |(key, state): (LeadKey, LeadState)| Some((key, state.row(board)?, state.encode()));
+    states.into_iter().filter_map(row).collect()
+}
+
+struct Run {
+    took: Duration,
+    passes: u64,
+    estimate_mib: f64,
+    resident_mib: f64,
+    lock_ms: f64,
+    tries: u64,
+    lag_p50: Duration,
+    lag_p99: Duration,
+}
+
+/// (c): the release binary, beside a live projector that has work.
+async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
+    let pool = stage.new_database(DATABASE).await;
+    let stream = reader::find(&stage.jetstream().await).await.unwrap();
+    let seen = reader::look(&stream).await.unwrap();
+    // As if the live projection had everything: it is the rebuild that is measured.
+    sqlx::query(
+        "insert into checkpoint (projection, lane, stream, stream_created_at, seq, fence)
+         values ('main', 0, $1, $2, $3, 0)",
+    )
+    .bind(streams::EVENTS)
+    .bind(seen.identity.created_at)
+    .bind(i64::try_from(seen.last).unwrap())
+    .execute(&pool)
+    .await
+    .unwrap();
+    let _projector = stage.projector(DATABASE, 2);
+    crate::stage::applied(&pool, i64::try_from(seen.last).unwrap()).await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let live = tokio::spawn(traffic(
+        stage.jetstream().await,
+        pool.clone(),
+        options.live,
+        Arc::clone(&stop),
+    ));
+    let started = Instant::now();
+    let (built, resident_mib) = operator(stage, memory, "start").await;
+    let took = started.elapsed();
+    let (swapped, _) = operator(stage, memory, "swap").await;
+    stop.store(true, Ordering::Relaxed);
+    let mut delays = live.await.unwrap();
+    Run {
+        took,
+        passes: built["passes"].as_u64().unwrap(),
+        estimate_mib: built["peak_memory_bytes"].as_f64().unwrap() / 1_048_576.0,
+        resident_mib,
+        lock_ms: swapped["lock_ms"].as_f64().unwrap(),
+        tries: swapped["tries"].as_u64().unwrap(),
+        lag_p50: percentile(&mut delays, 0.5),
+        lag_p99: percentile(&mut delays, 0.99),
+    }
+}
+
+/// What the command says, and the most memory that its process has held.
+async fn operator(stage: &Stage, memory: u32, command: &str) -> (Value, f64) {
+    let mut child = Command::new("target/release/projector")
+        .args(["rebuild", command, "--yes", "--json"])
+        .env("LEADPULSE_CONFIG", stage.scratch.path().join("leadpulse.toml"))
+        .env("DATABASE_URL", stage.url(DATABASE))
+        .env("NATS_URL", stage.nats.url())
+        .env("LEADPULSE_PROJECTOR_REBUILD_MEMORY_MIB", memory.to_string())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut peak = 0.0;
+    while child.try_wait().unwrap().is_none() {
+        peak = resident_mib(child.id()).unwrap_or(peak);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{command}");
+    (serde_json::from_slice(&output.stdout).unwrap(), peak)
+}
+
+fn resident_mib(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
+    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
+}
+
+/// Events at a steady rate until told to stop, and how long each took to be visible by SQL.
+async fn traffic(
+    jetstream: async_nats::jetstream::Context,
+    pool: PgPool,
+    rate: u64,
+    stop: Arc<AtomicBool>,
+) -> Vec<Duration> {
+    let published = Arc::new(Mutex::new(Vec::<(i64, Instant)>::new()));
+    let (sent, told) = (Arc::clone(&published), Arc::clone(&stop));
+    let mut stream = jetstream.get_stream(streams::EVENTS).await.unwrap();
+    let publishing = tokio::spawn(async move {
+        let mut at = stream.info().await.unwrap().state.last_sequence;
+        let started = Instant::now();
+        let mut group = 0;
+        while !told.load(Ordering::Relaxed) {
+            let due = Duration::from_millis(group * 50);
+            tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+            let few = (rate / 20).max(1);
+            publish(&jetstream, at + 1_000_000_000..at + 1_000_000_000 + few, |n| {
+                (n % 1000) as i64
+            })
+            .await;
+            at += few;
+            sent.lock().unwrap().push((i64::try_from(at).unwrap(), Instant::now()));
+            group += 1;
+        }
+    });
+    let mut visible = Vec::<(i64, Instant)>::new();
+    let query = "select coalesce(min(seq), 0) from checkpoint where projection = 'main'";
+    loop {
+        let seq: i64 = sqlx::query_scalar(query).fetch_one(&pool).await.unwrap();
+        visible.push((seq, Instant::now()));
+        let last = sent_last(&published);
+        if publishing.is_finished() && last.is_none_or(|last| seq >= last) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    let published = published.lock().unwrap();
+    let delay = |(seq, at): &(i64, Instant)| {
+        let seen = visible.partition_point(|(applied, _)| applied < seq);
+        visible[seen.min(visible.len() - 1)].1.saturating_duration_since(*at)
+    };
+    published.iter().map(delay).collect()
+}
+
+fn sent_last(published: &Mutex<Vec<(i64, Instant)>>) -> Option<i64> {
+    published.lock().unwrap().last().map(|(seq, _)| *seq)
+}

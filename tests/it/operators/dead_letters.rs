@@ -1,0 +1,152 @@
+use serde_json::{Value, json};
+use tests::harness::{PATIENCE, Projection, eventually};
+
+use super::{json, last_audit, refused, setup};
+
+fn event(kind: &str, item: i64, n: usize, more: Value) -> String {
+    let second = n % 60;
+    let mut event = json!({
+        "type": kind, "boardId": 9001, "pulseId": item, "userId": 7, "groupId": "topics",
+        "triggerTime": format!("2026-03-02T10:00:{second:02}.000Z"),
+        "subscriptionId": 1, "triggerUuid": format!("{item}-{n}"),
+    });
+    event.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    event.to_string()
+}
+
+fn named(item: i64, name: &str, n: usize) -> String {
+    event("update_name", item, n, json!({ "value": { "name": name } }))
+}
+
+/// Postgres refuses it as long as the constraint stands: the lead's first touch was in 2001.
+fn poison(item: i64, n: usize) -> String {
+    event("create_update", item, n, json!({ "triggerTime": "2001-01-01T00:00:00Z" }))
+}
+
+const POISON: &str =
+    "alter table lead_fact add constraint poison check (first_touch_at > '2002-01-01')";
+const FIXED: &str = "alter table lead_fact drop constraint poison";
+
+async fn execute(projection: &Projection, sql: &'static str) {
+    sqlx::query(sql).execute(&projection.ground.database.pool).await.unwrap();
+}
+
+async fn poisoned(leads: std::ops::Range<i64>) -> Projection {
+    let mut projection = Projection::start(setup()).await;
+    projection.settle().await;
+    execute(&projection, POISON).await;
+    let mut events: Vec<String> = (0..1000).map(|item| named(item, "good", 0)).collect();
+    for item in leads {
+        events.insert(500, poison(item, 1));
+        events.push(named(item, "later", 2));
+    }
+    projection.publish(&events).await;
+    projection.settle().await;
+    projection
+}
+
+#[tokio::test]
+async fn a_poisoned_lead_among_a_thousand_is_seen_retried_in_order_and_nothing_is_left_of_it() {
+    let mut projection = poisoned(77..78).await;
+    projection.publish(&[named(77, "last", 3)]).await;
+    projection.settle().await;
+    let groups = json(&projection, 0, &["dead-letters", "list"]);
+    let groups = groups.as_array().unwrap();
+    assert_eq!(groups.iter().map(|group| group["letters"].as_i64().unwrap()).sum::<i64>(), 3);
+    assert!(groups.iter().all(|group| group["leads"] == 1), "{groups:?}");
+    let first = groups.iter().filter_map(|group| group["first_seq"].as_i64()).min().unwrap();
+    let letter = json(&projection, 0, &["dead-letters", "show", &first.to_string()]);
+    assert_eq!(letter["payload"]["event"]["type"], "create_update");
+    assert_eq!(letter["waiting_of_lead"].as_array().unwrap().len(), 3);
+    let status = json(&projection, 1, &["status"]);
+    assert_eq!(status["projection"]["parked_leads"], 1);
+
+    let retry = ["dead-letters", "retry", "--lead", "77"];
+    let count = json(&projection, 0, &[&retry[..], &["--dry-run"]].concat());
+    assert_eq!(count, json!({ "letters": 3, "leads": 1 }));
+    // Not mended yet: refused again, and all wait on in their order.
+    let refused_again = json(&projection, 1, &[&retry[..], &["--yes"]].concat());
+    assert_eq!((&refused_again["applied"], &refused_again["refused"]), (&json!(0), &json!(3)));
+    execute(&projection, FIXED).await;
+    let done = json(&projection, 0, &[&retry[..], &["--yes"]].concat());
+    assert_eq!((&done["applied"], &done["refused"]), (&json!(3), &json!(0)));
+    assert_eq!(last_audit(&projection)["command"], "dead-letters retry");
+    assert_eq!(json(&projection, 0, &["dead-letters", "list"]), json!([]));
+    projection.publish(&[named(77, "after", 4)]).await;
+    projection.check().await;
+    json(&projection, 0, &["status"]);
+}
+
+#[tokio::test]
+async fn many_letters_are_retried_no_faster_than_asked() {
+    let projection = poisoned(100..120).await;
+    execute(&projection, FIXED).await;
+    let started = std::time::Instant::now();
+    let words = ["dead-letters", "retry", "--all", "--rate", "20", "--yes"];
+    let done = json(&projection, 0, &words);
+    assert_eq!((&done["requested"], &done["applied"]), (&json!(40), &json!(40)));
+    assert!(started.elapsed().as_secs_f64() > 1.0, "40 letters at 20 a second");
+    projection.check().await;
+}
+
+#[tokio::test]
+async fn a_skipped_event_is_given_up_with_its_reason_and_what_waited_behind_it_goes_on() {
+    let mut projection = poisoned(77..78).await;
+    let said = refused(&projection, 2, &["dead-letters", "skip", "--reason", "x", "--yes"]);
+    assert!(said.contains("which ones"), "{said}");
+    let first = json(&projection, 0, &["dead-letters", "list", "--error", "poison"]);
+    let seq = first[0]["first_seq"].as_i64().unwrap();
+    let text = seq.to_string();
+    let words = ["dead-letters", "skip", "--seq", &text, "--reason", "sent by a script", "--yes"];
+    let done = json(&projection, 0, &words);
+    assert_eq!((&done["letters"], &done["still_waiting"]), (&json!(1), &json!(1)));
+    let letter = json(&projection, 0, &["dead-letters", "show", &text]);
+    assert_eq!(letter["resolution"], "skipped: sent by a script");
+    assert_eq!(last_audit(&projection)["reason"], "sent by a script");
+
+    json(&projection, 0, &["dead-letters", "retry", "--lead", "77", "--yes"]);
+    projection.publish(&[named(77, "goes on", 5)]).await;
+    // As if the event had never been: also for a lead that is made anew from the stream.
+    projection.arrivals.retain(|arrival| i64::try_from(arrival.seq).unwrap() != seq);
+    projection.check().await;
+    json(&projection, 0, &["rebuild-lead", "9001", "77", "--yes"]);
+    projection.check().await;
+}
+
+#[tokio::test]
+async fn a_lead_whose_letters_were_all_skipped_is_parked_no_more() {
+    let mut projection = poisoned(77..78).await;
+    let words = ["dead-letters", "skip", "--lead", "77", "--reason", "no lead", "--yes"];
+    json(&projection, 0, &words);
+    projection.publish(&[named(77, "new", 6)]).await;
+    eventually("the new event is applied", PATIENCE, async || {
+        let leads = projection.leads().await;
+        (leads[&(9001, 77)].name.as_deref() == Some("new")).then_some(())
+    })
+    .await;
+    assert_eq!(json(&projection, 0, &["dead-letters", "list"]), json!([]));
+}
+
+#[tokio::test]
+async fn a_message_that_is_no_envelope_is_shown_and_can_be_given_up_or_read_again() {
+    let projection = Projection::start(setup()).await;
+    projection.settle().await;
+    let jetstream = projection.jetstream().await;
+    for payload in ["no json", r#"{"v":9}"#] {
+        let publish = jetstream.publish("leadpulse.events.demo.9001.other", payload.into());
+        publish.await.unwrap().await.unwrap();
+    }
+    let list = eventually("both are parked", PATIENCE, async || {
+        let list = json(&projection, 0, &["dead-letters", "list"]);
+        (list.as_array().unwrap().len() == 2).then_some(list)
+    })
+    .await;
+    assert!(list[0]["org_id"].is_null());
+    assert_eq!(json(&projection, 0, &["dead-letters", "show", "1"])["payload"], "no json");
+    let again = json(&projection, 1, &["dead-letters", "retry", "--all", "--yes"]);
+    assert_eq!((&again["requested"], &again["refused"]), (&json!(2), &json!(2)));
+    let words =
+        ["dead-letters", "skip", "--seq", "1", "--seq", "2", "--reason", "rubbish", "--yes"];
+    assert_eq!(json(&projection, 0, &words)["letters"], 2);
+    json(&projection, 0, &["status"]);
+}

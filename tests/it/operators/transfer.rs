@@ -1,0 +1,123 @@
+use std::{fs, io::Read};
+
+use serde_json::json;
+use tests::harness::{Message, Projection};
+
+use super::{history, json, last_audit, operate, refused, setup};
+
+/// What makes a message the one it is.
+fn identity(message: &Message) -> (Option<String>, String, String) {
+    (message.message_id.clone(), message.subject.clone(), message.event.clone())
+}
+
+async fn filled(seed: u64) -> Projection {
+    let mut projection = Projection::start(setup()).await;
+    projection.publish(&history(20, 400, seed)).await;
+    projection.check().await;
+    projection
+}
+
+#[tokio::test]
+async fn an_export_makes_the_same_stream_and_the_same_rows_elsewhere_and_twice_is_once() {
+    let from = filled(71).await;
+    let folder = tempfile();
+    let file = format!("{folder}/all.ndjson.zst");
+    let exported = json(&from, 0, &["export", "--output", &file]);
+    assert_eq!(exported["messages"], from.arrivals.len());
+    assert!(refused(&from, 1, &["export", "--output", &file]).contains("can't be created"));
+
+    let mut to = Projection::start(setup()).await;
+    to.settle().await;
+    assert!(refused(&to, 2, &["import", &file]).contains("--yes"));
+    let imported = json(&to, 0, &["import", &file, "--yes", "--reason", "a move"]);
+    assert_eq!(imported["published"], from.arrivals.len());
+    let (a, b) = (from.ground.stream().await, to.ground.stream().await);
+    assert_eq!(
+        a.iter().map(identity).collect::<Vec<_>>(),
+        b.iter().map(identity).collect::<Vec<_>>()
+    );
+    to.arrivals = from.arrivals.clone();
+    to.check().await;
+    let again = json(&to, 0, &["import", &file, "--yes"]);
+    assert_eq!((&again["published"], &again["known"]), (&json!(0), &json!(from.arrivals.len())));
+    assert_eq!(last_audit(&to)["command"], "import");
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_file_that_is_not_whole_or_was_changed_is_refused_before_anything_is_published() {
+    let from = filled(72).await;
+    let folder = tempfile();
+    let file = format!("{folder}/plain.ndjson");
+    json(&from, 0, &["export", "--plain", "--output", &file]);
+    let text = fs::read_to_string(&file).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    let to = Projection::start(setup()).await;
+    to.settle().await;
+    let broken = format!("{folder}/broken.ndjson");
+    for (content, wanted) in [
+        (lines[..lines.len() - 1].join("\n"), "not whole"),
+        ([&lines[..5], &lines[6..]].concat().join("\n"), "was changed"),
+        (text.replacen("demo", "dem0", 3), "was changed"),
+        (lines[1..].join("\n"), "does not begin as an export"),
+    ] {
+        fs::write(&broken, content).unwrap();
+        let said = refused(&to, 1, &["import", &broken, "--yes"]);
+        assert!(said.contains(wanted), "{said}");
+        assert!(to.ground.stream().await.is_empty());
+    }
+    let output = operate(&from, &["export"]);
+    let mut unpacked = String::new();
+    let packed: Result<_, _> = zstd::Decoder::new(output.stdout.as_slice());
+    packed.unwrap().read_to_string(&mut unpacked).unwrap();
+    assert_eq!(unpacked.lines().count(), lines.len(), "stdout has the data and nothing else");
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_masked_copy_has_no_names_and_the_same_figures() {
+    let from = filled(73).await;
+    let folder = tempfile();
+    let (file, key) = (format!("{folder}/masked.ndjson"), format!("{folder}/key"));
+    fs::write(&key, "a key for masking that is long").unwrap();
+    let mask = format!("file:{key}");
+    json(&from, 0, &["export", "--plain", "--mask", &mask, "--output", &file]);
+    let text = fs::read_to_string(&file).unwrap();
+    for lead in from.leads().await.values() {
+        if let Some(name) = lead.name.as_deref().filter(|name| name.chars().count() > 6) {
+            assert!(!text.contains(&serde_json::to_string(name).unwrap()), "{name} is in the copy");
+        }
+    }
+    let to = Projection::start(setup()).await;
+    to.settle().await;
+    json(&to, 0, &["import", &file, "--yes"]);
+    tests::harness::wait_until("the copy is projected", tests::harness::PATIENCE, async || {
+        let status = operate(&to, &["status", "--json"]);
+        status.status.code() == Some(0) && to.leads().await.len() == from.leads().await.len()
+    })
+    .await;
+    let unnamed = async |projection: &Projection| {
+        let mut leads = projection.leads().await;
+        leads.values_mut().for_each(|lead| lead.name = None);
+        leads
+    };
+    let last = i64::try_from(from.last_seq()).unwrap();
+    tests::harness::wait_until("everything is applied", tests::harness::PATIENCE, async || {
+        let shown = json(&to, 0, &["checkpoint", "show"]);
+        shown["applied_seq"].as_i64() >= Some(last)
+    })
+    .await;
+    assert_eq!(unnamed(&to).await, unnamed(&from).await);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+fn tempfile() -> String {
+    let folder = std::env::temp_dir().join(format!("leadpulse-transfer-{:016x}", rand_u64()));
+    fs::create_dir(&folder).unwrap();
+    folder.display().to_string()
+}
+
+fn rand_u64() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,269 @@
+//! `projector verify` finds what was done to the tables by hand, and nothing else.
+
+use std::process::Output;
+
+use serde_json::Value;
+use tests::harness::{Projection, long_run};
+
+use super::{history, setup};
+
+fn verify(projection: &Projection, arguments: &[&str]) -> (Option<i32>, Value) {
+    let mut all = vec!["verify", "--json"];
+    all.extend(arguments);
+    let mut command = projection.ground.command("projector", &all);
+    let output: Output = tokio::task::block_in_place(|| command.output().unwrap());
+    let said = String::from_utf8_lossy(&output.stderr);
+    let verdict = serde_json::from_slice(&output.stdout);
+    (output.status.code(), verdict.unwrap_or_else(|error| panic!("{error}: {said}")))
+}
+
+async fn execute(projection: &Projection, sql: &'static str) {
+    let done = sqlx::raw_sql(sql).execute(&projection.ground.database.pool).await;
+    done.unwrap_or_else(|error| panic!("{error}: {sql}"));
+}
+
+/// A lead, an agent's row, a user: the first of each that has what is damaged.
+const DAMAGES: &[(&str, &str, &str)] = &[
+    (
+        "lead",
+        "name",
+        "update lead_fact set name = name || 'x' where item_id = (select min(item_id) from lead_fact where name is not null)",
+    ),
+    ("lead", "group_id", "update lead_fact set group_id = 'elsewhere' where item_id = 2"),
+    ("lead", "status_id", "update lead_fact set status_id = 77 where item_id = 2"),
+    ("lead", "status_label", "update lead_fact set status_label = 'Nearly' where item_id = 2"),
+    ("lead", "assigned_user_id", "update lead_fact set assigned_user_id = 1 where item_id = 2"),
+    ("lead", "assigned_at", "update lead_fact set assigned_at = now() where item_id = 2"),
+    (
+        "lead",
+        "deal_amount",
+        "update lead_fact set deal_amount = coalesce(deal_amount, 0) + 0.01 where item_id = 2",
+    ),
+    ("lead", "industry", "update lead_fact set industry = 'fishing' where item_id = 2"),
+    (
+        "lead",
+        "next_call_date",
+        "update lead_fact set next_call_date = '1999-12-31' where item_id = 2",
+    ),
+    (
+        "lead",
+        "entered_at",
+        "update lead_fact set entered_at = entered_at + interval '1 microsecond' where item_id = 2",
+    ),
+    (
+        "lead",
+        "entered_source",
+        "update lead_fact set entered_source = case entered_source when 'api' then 'created' else 'api' end where item_id = 2",
+    ),
+    ("lead", "first_touch_at", "update lead_fact set first_touch_at = now() where item_id = 2"),
+    ("lead", "last_activity_at", "update lead_fact set last_activity_at = now() where item_id = 2"),
+    (
+        "lead",
+        "state",
+        "update lead_fact set state = case state when 'won' then 'lost' else 'won' end where item_id = 2",
+    ),
+    ("lead", "closed_won_at", "update lead_fact set closed_won_at = now() where item_id = 2"),
+    ("lead", "closed_lost_at", "update lead_fact set closed_lost_at = now() where item_id = 2"),
+    ("lead", "closed_by_user_id", "update lead_fact set closed_by_user_id = 1 where item_id = 2"),
+    (
+        "lead",
+        "lifecycle",
+        "update lead_fact set lifecycle = case lifecycle when 'active' then 'deleted' else 'active' end where item_id = 2",
+    ),
+    ("lead", "last_event_at", "update lead_fact set last_event_at = now() where item_id = 2"),
+    ("lead", "last_seq", "update lead_fact set last_seq = last_seq + 1 where item_id = 2"),
+    ("lead", "trace_id", "update lead_fact set trace_id = gen_random_uuid() where item_id = 2"),
+    (
+        "lead",
+        "fold_state",
+        "update lead_fact set fold_state = fold_state || '\\x00' where item_id = 2",
+    ),
+    ("lead", "row", "delete from lead_fact where item_id = 2"),
+    (
+        "lead",
+        "row",
+        "update lead_fact set item_id = 424242 where item_id = 2 and board_id = (select max(board_id) from lead_fact where item_id = 2)",
+    ),
+    ("lead", "row", "update lead_fact set deal_amount = 'NaN' where item_id = 2"),
+    (
+        "agent",
+        "assigned_count",
+        "update agent_metrics set assigned_count = assigned_count + 1 where window_days = 30",
+    ),
+    (
+        "agent",
+        "median_response_seconds",
+        "update agent_metrics set median_response_seconds = coalesce(median_response_seconds, 0) + 0.5 where window_days = 30",
+    ),
+    (
+        "agent",
+        "deals_amount_sum",
+        "update agent_metrics set deals_amount_sum = deals_amount_sum + 0.01 where window_days = 90",
+    ),
+    (
+        "agent",
+        "industries",
+        "update agent_metrics set industries = industries || '{\"fishing\": {}}' where window_days = 7",
+    ),
+    (
+        "agent",
+        "valid_until",
+        "update agent_metrics set valid_until = now() + interval '9 years' where window_days = 7",
+    ),
+    ("agent", "row", "delete from agent_metrics where window_days = 7"),
+    (
+        "agent",
+        "row",
+        "update agent_metrics set agent_id = 5 where window_days = 7 and agent_id = (select min(agent_id) from agent_metrics)",
+    ),
+    ("user", "name", "update monday_user set name = coalesce(name, '') || 'x'"),
+    ("user", "email", "update monday_user set email = 'someone@example.org'"),
+    (
+        "user",
+        "row",
+        "delete from monday_user where user_id = (select min(user_id) from monday_user)",
+    ),
+    (
+        "dead letter",
+        "payload",
+        "insert into dead_letter (projection, seq, reason, payload) values ('main', 999999, 'by hand', '')",
+    ),
+    ("position", "row", "update checkpoint set seq = seq + 100000 where projection = 'main'"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_finds_each_kind_of_damage_and_names_it() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(6, 900, 71)).await;
+    projection.check().await;
+    let (code, verdict) = verify(&projection, &[]);
+    assert_eq!((code, &verdict["equal"]), (Some(0), &true.into()), "{verdict}");
+    assert_eq!(verdict["seq"], projection.last_seq());
+    assert_eq!(verdict["leads"], projection.leads().await.len());
+    assert!(verdict["agents"].as_u64().unwrap() > 0 && verdict["users"].as_u64().unwrap() > 0);
+    // Nobody mends the damage while it is looked for.
+    projection.projector.kill9();
+    execute(
+        &projection,
+        "create table kept_lead as table lead_fact; create table kept_agent as table agent_metrics;
+         create table kept_user as table monday_user; create table kept_position as table checkpoint",
+    )
+    .await;
+    for (what, field, damage) in DAMAGES {
+        execute(&projection, damage).await;
+        let (code, verdict) = verify(&projection, &[]);
+        let found = verdict["differences"].as_array().unwrap();
+        assert_eq!(code, Some(1), "{damage}");
+        let named = found.iter().find(|found| found["what"] == *what && found["field"] == *field);
+        let named = named.unwrap_or_else(|| panic!("{damage}: {verdict}"));
+        if *what == "lead" && named["key"] != "9002/424242" && !damage.contains("424242") {
+            assert!(!named["events"].as_array().unwrap().is_empty(), "the events behind: {named}");
+        }
+        assert!(found.iter().all(|one| one["what"] == *what), "only this: {verdict}");
+        execute(
+            &projection,
+            "truncate lead_fact, agent_metrics, monday_user, checkpoint, dead_letter;
+             insert into lead_fact table kept_lead; insert into agent_metrics table kept_agent;
+             insert into monday_user table kept_user; insert into checkpoint table kept_position",
+        )
+        .await;
+    }
+    assert_eq!(verify(&projection, &[]).0, Some(0), "all is as it was");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_beside_a_projection_under_traffic_says_equal_every_time() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(300, 2000, 72)).await;
+    let traffic = history(300, if long_run() { 20_000 } else { 1_500 }, 73);
+    let (mut rounds, mut last) = (0, 0);
+    for part in traffic.chunks(150) {
+        let running = projection
+            .ground
+            .command("projector", &["verify", "--json"])
+            .env("LEADPULSE_PROJECTOR_REBUILD_MEMORY_MIB", if rounds % 2 == 0 { "1" } else { "64" })
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        for few in part.chunks(10) {
+            projection.publish(few).await;
+        }
+        let output = tokio::task::block_in_place(|| running.wait_with_output().unwrap());
+        let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(output.status.code(), Some(0), "{verdict}");
+        let seq = verdict["seq"].as_u64().unwrap();
+        assert!(seq >= last, "{seq} after {last}");
+        last = seq;
+        rounds += 1;
+    }
+    assert!(last > 1000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn verify_can_look_at_one_org_one_board_or_some_leads() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(100, 1500, 74)).await;
+    projection.check().await;
+    let leads = projection.leads().await.len() as u64;
+    let (_, org) = verify(&projection, &["--org", "other"]);
+    assert_eq!((&org["equal"], &org["leads"]), (&true.into(), &0.into()), "{org}");
+    let (_, sample) = verify(&projection, &["--sample", "20"]);
+    let seen = sample["leads"].as_u64().unwrap();
+    assert!(sample["equal"] == true && seen > 0 && seen < leads, "{seen} of {leads}");
+    execute(&projection, "update lead_fact set name = 'damaged' where board_id = 9001").await;
+    let (code, other) = verify(&projection, &["--board", "9002"]);
+    assert_eq!(code, Some(0), "{other}");
+    assert_eq!(verify(&projection, &["--board", "9001"]).0, Some(1));
+}
+
+/// Postgres refuses leads that were touched in 2001: they wait in the dead letters.
+#[tokio::test(flavor = "multi_thread")]
+async fn parked_and_skipped_events_are_no_difference_and_a_lost_letter_is_one() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    execute(
+        &projection,
+        "alter table lead_fact add constraint poison check (first_touch_at > '2002-01-01')",
+    )
+    .await;
+    let event = |item: i64, n: i64, kind: &str, at: &str| {
+        serde_json::json!({
+            "type": kind, "boardId": 9001, "pulseId": item, "userId": 7, "groupId": "topics",
+            "value": { "name": format!("{item} {n}") }, "triggerTime": at, "subscriptionId": 1,
+            "triggerUuid": format!("{item}-{n}"),
+        })
+        .to_string()
+    };
+    let (old, new) = ("2001-01-01T00:00:00Z", "2026-03-02T10:00:00Z");
+    let mut events = Vec::new();
+    for item in 1..=3 {
+        events.push(event(item, 1, "update_name", new));
+        events.push(event(item, 2, "create_update", old));
+        events.push(event(item, 3, "update_name", new));
+    }
+    projection.publish(&events).await;
+    projection.settle().await;
+    let (code, verdict) = verify(&projection, &[]);
+    assert_eq!((code, &verdict["dead_letters"]), (Some(0), &6.into()), "{verdict}");
+    execute(
+        &projection,
+        "update dead_letter set resolved_at = now(), resolution = 'skipped' where item_id = 1",
+    )
+    .await;
+    assert_eq!(verify(&projection, &[]).0, Some(0), "skipped is not applied");
+    // A rebuild parks them, too, and leaves out what was skipped.
+    super::rebuild::rebuild(&projection, &["start"]);
+    super::rebuild::rebuild(&projection, &["swap"]);
+    projection.settle().await;
+    let (code, verdict) = verify(&projection, &[]);
+    assert_eq!((code, &verdict["dead_letters"]), (Some(0), &4.into()), "{verdict}");
+    super::rebuild::rebuild(&projection, &["drop-archive"]);
+    execute(&projection, "delete from dead_letter where item_id = 2").await;
+    assert_eq!(verify(&projection, &[]).0, Some(1), "a lost letter is a lost event");
+    // With the cause mended a rebuild applies what waited.
+    execute(&projection, "alter table lead_fact drop constraint poison").await;
+    super::rebuild::rebuild(&projection, &["start", "--swap"]);
+    projection.settle().await;
+    let (code, verdict) = verify(&projection, &[]);
+    assert_eq!((code, &verdict["dead_letters"]), (Some(0), &0.into()), "{verdict}");
+}

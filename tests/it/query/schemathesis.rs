@@ -1,0 +1,70 @@
+//! Schemathesis reads the OpenAPI document and tries to break what it promises: wrong and odd values in
+//! every parameter, other methods, missing keys. It comes from PyPI, pinned, into a folder of its own.
+
+use std::{
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use tests::harness::long_run;
+
+use super::fixture::{METRICS, Reads, USERS};
+
+const VERSION: &str = "4.32.5";
+
+/// The program; none where it is not there and can't be fetched.
+fn program() -> Option<PathBuf> {
+    let home = xtask::root().join(".local").join(format!("schemathesis-{VERSION}"));
+    let program = home.join("bin/schemathesis");
+    if !program.is_file() {
+        let run = |program: &str, arguments: &[&str]| {
+            let done = Command::new(program)
+                .args(arguments)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
+            done.is_ok_and(|status| status.success())
+        };
+        let pip = home.join("bin/pip").display().to_string();
+        let wanted = format!("schemathesis=={VERSION}");
+        let made = run("python3", &["-m", "venv", &home.display().to_string()])
+            && run(&pip, &["install", "--quiet", "--disable-pip-version-check", &wanted]);
+        if !made {
+            std::fs::remove_dir_all(&home).ok();
+        }
+    }
+    program.is_file().then_some(program)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn schemathesis_finds_nothing() {
+    let Some(program) = program() else {
+        eprintln!("left out: schemathesis {VERSION} is not here and PyPI is away");
+        return;
+    };
+    let reads = Reads::start(false, &[]).await;
+    // Every `min_seq` is applied: that a read refuses one that is not, is its job.
+    reads.applied(i64::MAX).await;
+    reads.fill(40).await;
+    reads.run(METRICS, 4).await;
+    reads.run(USERS, 4).await;
+    let examples = if long_run() { "100" } else { "5" };
+    let mut command = Command::new(program);
+    command
+        .args(["run", "--phases", "examples,coverage,fuzzing,stateful", "--workers", "2"])
+        .args(["--max-examples", examples, "--seed", "1", "--continue-on-failure"])
+        .args(["--warnings", "off", "--suppress-health-check", "all"])
+        // No schema says that a span has two ends, which windows the org has, or what a cursor is good for.
+        .args(["--exclude-checks", "positive_data_acceptance"])
+        // A stream does not end.
+        .args(["--exclude-path", "/v1/stream"])
+        .args(["--header", &format!("Authorization: Bearer {}", reads.key)])
+        .args(["--header", &format!("x-api-key: {}", reads.key)])
+        .arg(format!("{}/openapi.json", reads.api.url()))
+        .env("HYPOTHESIS_STORAGE_DIRECTORY", std::env::temp_dir().join("leadpulse-hypothesis"))
+        .current_dir(std::env::temp_dir());
+    let run = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success(), "{said}\n{}", String::from_utf8_lossy(&run.stderr));
+    assert!(!reads.api.log_text().contains("panicked"));
+}
