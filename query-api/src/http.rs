@@ -55,9 +55,12 @@ pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
         .route("/ops/status", get(ops::status_of))
         .route("/ops/dead-letters", get(ops::letters))
         .route("/ops/dead-letters/{seq}", get(ops::letter))
-        .route("/ops/dead-letters/retry", post(ops::retry).get(only_post))
-        .route("/ops/dead-letters/skip", post(ops::skip).get(only_post))
-        .route("/ops/leads/{board_id}/{item_id}/rebuild", post(ops::rebuild_lead).get(only_post))
+        .route("/ops/dead-letters/retry", post(ops::retry).fallback(only_post))
+        .route("/ops/dead-letters/skip", post(ops::skip).fallback(only_post))
+        .route(
+            "/ops/leads/{board_id}/{item_id}/rebuild",
+            post(ops::rebuild_lead).fallback(only_post),
+        )
         .route("/ops/explain/leads/{board_id}/{item_id}", get(ops::explain_lead))
         .route("/ops/explain/agents/{agent_id}", get(ops::explain_agent))
         .route("/ops/audit", get(ops::record))

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use tests::harness::long_run;
+use tests::harness::{create_stream, long_run};
 
 use super::fixture::{METRICS, Reads, USERS};
 
@@ -43,6 +43,7 @@ async fn schemathesis_finds_nothing() {
         return;
     };
     let reads = Reads::start(false, &[]).await;
+    create_stream(&reads.ground).await;
     // Every `min_seq` is applied: that a read refuses one that is not, is its job.
     reads.applied(i64::MAX).await;
     reads.fill(40).await;
