@@ -123,6 +123,7 @@ pub struct State {
     pub keys: BTreeMap<String, String>,
     /// Signs the demo's webhooks.
     pub demo_secret: Option<String>,
+    pub quarantine_key: Option<String>,
     /// When the demo's history ends (unix seconds): from it and the seed its leads are known again.
     pub demo_until: Option<i64>,
     /// Has the history been played to its end?

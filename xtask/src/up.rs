@@ -119,6 +119,7 @@ async fn run(options: &Options, local: &Local, stack: &mut Stack, ready: &mut bo
     }
     let mut state = local.state();
     let secret = plan.secret(&mut state)?;
+    let quarantine_key = plan.quarantine_key(&mut state)?;
     let binaries = find_servers(options, progress).await?;
     progress.say(&format!("servers: {binaries}"));
     check_data(&binaries, &state)?;
@@ -128,7 +129,7 @@ async fn run(options: &Options, local: &Local, stack: &mut Stack, ready: &mut bo
     progress.say("servers run");
 
     let programs = build(options, progress).await?;
-    let services = Services::new(programs, &plan, stack, &secret, local)?;
+    let services = Services::new(programs, &plan, stack, (&secret, quarantine_key), local)?;
     services.check_config().await?;
     services.migrate(local).await?;
     progress.say("tables are up to date");

@@ -23,6 +23,8 @@ pub(super) struct Plan {
     /// `env:NAME` or `file:PATH`.
     secret: String,
     pub(super) demo: bool,
+    /// The configuration names no key for the quarantine.
+    pub(super) lacks_quarantine_key: bool,
     /// Where each service is told to listen; none: wherever there is a free port.
     pub(super) listen: [Option<SocketAddr>; 3],
 }
@@ -65,6 +67,10 @@ impl Plan {
         Ok(Self {
             file: file.to_owned(),
             demo: org_id == "demo" && has_demo_boards(&org),
+            lacks_quarantine_key: !table
+                .get("ingest")
+                .and_then(Value::as_table)
+                .is_some_and(|ingest| ingest.contains_key("quarantine_key")),
             source: text_of(source, "key")
                 .with_context(|| format!("{shown}: a source has no key"))?,
             secret: lasting_secret(source)
@@ -79,12 +85,7 @@ impl Plan {
         match self.secret.split_once(':') {
             Some(("env", name)) => match env::var(name) {
                 Ok(secret) => Ok(secret),
-                Err(_) if name == DEMO_SECRET => {
-                    if state.demo_secret.is_none() {
-                        state.demo_secret = Some(demo::new_secret()?);
-                    }
-                    state.demo_secret.clone().context("the demo has no secret")
-                }
+                Err(_) if name == DEMO_SECRET => made_once(&mut state.demo_secret),
                 Err(_) => bail!(
                     "the environment variable {name}, a secret of {}, is not set",
                     self.file.display()
@@ -98,9 +99,24 @@ impl Plan {
         }
     }
 
+    /// What refused webhooks are sealed with where the configuration says nothing, so that a wrong secret
+    /// loses none of them here either.
+    pub(super) fn quarantine_key(&self, state: &mut State) -> Result<Option<String>> {
+        let told = env::var_os("LEADPULSE_INGEST_QUARANTINE_KEY").is_some();
+        let ours = self.lacks_quarantine_key && !told;
+        ours.then(|| made_once(&mut state.quarantine_key)).transpose()
+    }
+
     /// The variable that the services look the secret up in, if xtask has to set it.
     pub(super) fn secret_variable(&self) -> Option<&str> {
         self.secret.strip_prefix("env:")
+    }
+}
+
+fn made_once(kept: &mut Option<String>) -> Result<String> {
+    match kept {
+        Some(secret) => Ok(secret.clone()),
+        None => Ok(kept.insert(demo::new_secret()?).clone()),
     }
 }
 

@@ -39,7 +39,7 @@ impl Services {
         programs: BTreeMap<String, PathBuf>,
         plan: &Plan,
         stack: &Stack,
-        secret: &str,
+        (secret, quarantine_key): (&str, Option<String>),
         local: &Local,
     ) -> Result<Self> {
         let addresses = addresses(plan, local)?;
@@ -66,6 +66,11 @@ impl Services {
         }
         if let Some(variable) = plan.secret_variable() {
             environment.push((variable.into(), secret.into()));
+        }
+        if let Some(key) = quarantine_key {
+            let place = "LEADPULSE_QUARANTINE_KEY";
+            environment.push(("LEADPULSE_INGEST_QUARANTINE_KEY".into(), format!("env:{place}")));
+            environment.push((place.into(), key));
         }
         let http =
             reqwest::Client::builder().timeout(Duration::from_secs(20)).no_proxy().build()?;
