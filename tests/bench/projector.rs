@@ -1,11 +1,8 @@
 //! The projector beside its two limits: reading the stream, and upserting the same rows.
 
 use std::{
-    collections::HashMap,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -98,7 +95,7 @@ async fn throughput(stage: &Stage, options: &Options, spread: Spread) -> Vec<Str
     drop(projector);
 
     eprintln!("(b) upserts alone");
-    let upserts = upserts_only(stage, options, spread, written).await;
+    let upserts = upserts_only(stage, options, spread).await;
     let rows = rate(written, took);
     vec![
         format!("{} k over {} k leads, {spread:?}", options.events / 1000, options.leads / 1000),
@@ -143,29 +140,21 @@ pub(crate) async fn read_only(stage: &Stage, events: u64) -> f64 {
     rate(count as usize, took)
 }
 
-/// (b): as many rows as the projector wrote, in statements of 1,000, from as many connections, into a table
-/// with the same indexes; the rows are the leads' own.
-async fn upserts_only(stage: &Stage, options: &Options, spread: Spread, rows: usize) -> f64 {
+/// (b): the rows that the projector writes, each as it was then, in statements of 1,000, from as many
+/// connections as there are lanes, into a table with the same indexes. Each lead is one connection's, as it is
+/// one lane's.
+async fn upserts_only(stage: &Stage, options: &Options, spread: Spread) -> f64 {
     let pool = stage.new_database("bench_upserts").await;
-    let leads = Arc::new(folded(options, spread));
-    let statements = rows / 1000;
-    let next = Arc::new(AtomicUsize::new(0));
+    let lanes = written_by_lane(options, spread);
+    let rows: usize = lanes.iter().map(Vec::len).sum();
     let started = Instant::now();
     let mut writers = Vec::new();
-    for _ in 0..options.lanes {
-        let (pool, leads, next) = (pool.clone(), Arc::clone(&leads), Arc::clone(&next));
+    for lane in lanes {
+        let pool = pool.clone();
         writers.push(tokio::spawn(async move {
-            loop {
-                let statement = next.fetch_add(1, Ordering::Relaxed);
-                if statement >= statements {
-                    return;
-                }
-                let start = statement * 1000 % leads.len();
-                let batch = leads.iter().cycle().skip(start).take(1000);
-                let batch: Vec<_> =
-                    batch.map(|(key, row, state)| (key, row, state.clone())).collect();
+            for statement in lane.chunks(1000) {
                 let mut tx = pool.begin().await.unwrap();
-                store::upsert_leads(&mut tx, &batch).await.unwrap();
+                store::upsert_leads(&mut tx, &without_repeats(statement)).await.unwrap();
                 tx.commit().await.unwrap();
             }
         }));
@@ -173,22 +162,43 @@ async fn upserts_only(stage: &Stage, options: &Options, spread: Spread, rows: us
     for writer in writers {
         writer.await.unwrap();
     }
-    rate(statements * 1000, started.elapsed())
+    rate(rows, started.elapsed())
 }
 
-/// The leads of the stream, folded in memory, in no order.
-fn folded(options: &Options, spread: Spread) -> Vec<(LeadKey, LeadRow, Vec<u8>)> {
+type Written = (LeadKey, LeadRow, Vec<u8>);
+
+/// Postgres takes a key once in a statement: of several versions, the last. In the order of the keys, as in a
+/// lane.
+fn without_repeats(rows: &[Written]) -> Vec<(&LeadKey, &LeadRow, Vec<u8>)> {
+    let last: BTreeMap<&LeadKey, &Written> = rows.iter().map(|row| (&row.0, row)).collect();
+    last.into_values().map(|(key, row, state)| (key, row, state.clone())).collect()
+}
+
+/// Every version of every lead's row, coalesced over as many events as a lane takes when it is behind.
+fn written_by_lane(options: &Options, spread: Spread) -> Vec<Vec<Written>> {
     let mapping = mapping();
+    let board = mapping.board(crate::stage::ORG, 9001).unwrap();
+    let lanes = u64::from(options.lanes);
+    let mut written: Vec<Vec<Written>> = (0..lanes).map(|_| Vec::new()).collect();
     let mut states = HashMap::<LeadKey, LeadState>::new();
-    for n in 0..options.events {
-        let envelope = event(spread.lead(n, options.leads), n);
-        if let Meaning::Lead(event) = decode(&envelope, n + 1, None, &mapping) {
-            states.entry(event.key.clone()).or_default().apply(&event);
+    let batch = lanes * 5000;
+    for start in (0..options.events).step_by(usize::try_from(batch).unwrap()) {
+        let mut touched = BTreeSet::new();
+        for n in start..(start + batch).min(options.events) {
+            let envelope = event(spread.lead(n, options.leads), n);
+            if let Meaning::Lead(event) = decode(&envelope, n + 1, None, &mapping) {
+                states.entry(event.key.clone()).or_default().apply(&event);
+                touched.insert((event.key.item_id, event.key.clone()));
+            }
+        }
+        for (item_id, key) in touched {
+            let state = &states[&key];
+            let lane = usize::try_from(item_id.unsigned_abs() % lanes).unwrap();
+            let Some(row) = state.row(board) else { continue };
+            written[lane].push((key, row, state.encode()));
         }
     }
-    let board = mapping.board(crate::stage::ORG, 9001).unwrap();
-    let row = |(key, state): (LeadKey, LeadState)| Some((key, state.row(board)?, state.encode()));
-    states.into_iter().filter_map(row).collect()
+    written
 }
 
 /// Published → visible by SQL, at 2,000 events a second.
