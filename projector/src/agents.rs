@@ -25,10 +25,17 @@ use figures::figures;
 
 /// A touched agent is recomputed at once, and then at most once in this time.
 const DEBOUNCE: Duration = Duration::from_millis(250);
-/// Marks taken by one transaction.
-const MARKS: i64 = 5000;
-/// Agents recomputed by one transaction.
+/// While the lanes are behind, the figures are of no use yet and take Postgres from the lanes: after each
+/// step the worker rests for so many times its length …
+const REST_BEHIND: u32 = 4;
+/// … and never longer than this.
+const LONGEST_REST: Duration = Duration::from_secs(5);
+/// Marks taken by one transaction: all there are, mostly, since one agent has many of them under load.
+const MARKS: i64 = 50_000;
+/// Agents recomputed by one statement.
 const AGENTS_AT_ONCE: usize = 200;
+/// Agents whose instant has come, taken by one transaction: at a full hour it may come for all.
+const EXPIRED: i64 = 2000;
 /// The worker looks at least this often, whatever it was told.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -63,14 +70,22 @@ impl Worker {
         self.adopt_configuration().await?;
         loop {
             let started = Instant::now();
-            while !stop.is_cancelled() && self.step().await? {}
-            let due = self.until_next_expiry().await?;
-            tokio::select! {
-                () = stop.cancelled() => return Ok(()),
-                () = self.progress.marked.notified() => {}
-                () = tokio::time::sleep(due) => {}
+            let worked = self.step().await?;
+            let took = started.elapsed();
+            if !worked {
+                let due = self.until_next_expiry().await?;
+                tokio::select! {
+                    () = stop.cancelled() => return Ok(()),
+                    () = self.progress.marked.notified() => {}
+                    () = tokio::time::sleep(due) => {}
+                }
             }
-            let rest = DEBOUNCE.saturating_sub(started.elapsed());
+            // There is something new under load always: without a rest after each step, the worker would
+            // compute the same agents again and again for one event each.
+            let rest = match self.progress.is_behind() {
+                true => (took * REST_BEHIND).clamp(DEBOUNCE, LONGEST_REST),
+                false => DEBOUNCE.saturating_sub(started.elapsed()).max(took.min(DEBOUNCE)),
+            };
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 () = tokio::time::sleep(rest) => {}
@@ -183,7 +198,7 @@ async fn add_expired(
         "select org_id, agent_id from agent_metrics where valid_until <= $1 order by valid_until limit $2",
     )
     .bind(now)
-    .bind(i64::try_from(AGENTS_AT_ONCE).unwrap_or(i64::MAX))
+    .bind(EXPIRED)
     .fetch_all(connection)
     .await?;
     for (org_id, agent_id) in expired {

@@ -11,7 +11,7 @@ use std::{
     collections::{BTreeSet, HashSet},
     num::NonZeroUsize,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -46,6 +46,8 @@ const OLDEST: Duration = Duration::from_millis(50);
 const LARGEST: usize = 2000;
 /// … or this many while the lane is behind: its queue is as good as full, and latency is lost anyway.
 const LARGEST_BEHIND: usize = 5000;
+/// How long one full batch counts for: the next one is being written in this time.
+const STILL_BEHIND: Duration = Duration::from_secs(1);
 /// Messages that wait for a lane at most; the reader waits when a lane is full.
 pub const QUEUE: usize = 4096;
 /// Leads whose state a lane keeps in memory.
@@ -75,6 +77,8 @@ pub struct Delivery {
 #[derive(Debug)]
 pub struct Progress {
     positions: Vec<AtomicU64>,
+    /// When a lane last took a batch that was full: there was more to take.
+    behind_at: Mutex<Option<Instant>>,
     /// There are new marks.
     pub marked: Notify,
     pub versions: Versions,
@@ -83,7 +87,18 @@ pub struct Progress {
 impl Progress {
     pub fn new(positions: &[u64]) -> Self {
         let positions = positions.iter().map(|seq| AtomicU64::new(*seq)).collect();
-        Self { positions, marked: Notify::new(), versions: Versions::default() }
+        let behind_at = Mutex::default();
+        Self { positions, behind_at, marked: Notify::new(), versions: Versions::default() }
+    }
+
+    fn fell_behind(&self) {
+        *self.behind_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// The stream has more than the lanes have taken, or had a moment ago.
+    pub fn is_behind(&self) -> bool {
+        let behind_at = *self.behind_at.lock().unwrap_or_else(PoisonError::into_inner);
+        behind_at.is_some_and(|at| at.elapsed() < STILL_BEHIND)
     }
 
     /// All lanes have everything up to here.
@@ -142,6 +157,9 @@ impl Lane {
         let mut taken = Vec::new();
         while items.recv_many(&mut taken, LARGEST).await > 0 {
             gather(&mut items, &mut taken).await;
+            if taken.len() >= LARGEST {
+                self.progress.fell_behind();
+            }
             let retries = retries_in(&taken);
             self.apply(std::mem::take(&mut taken)).await?;
             for key in retries {
