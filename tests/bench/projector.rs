@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     report::{milliseconds, per_second, percentile, rate, table},
-    stage::{CONFIG, Spread, Stage, applied, event, publish},
+    stage::{CONFIG, Spread, Stage, applied, delays, event, publish, visible},
 };
 
 #[derive(clap::Args)]
@@ -212,30 +212,18 @@ async fn live(stage: &Stage, options: &Options) {
     let total = options.live_seconds * 2000;
     let publishing = tokio::spawn(async move {
         let mut published = Vec::new();
-        let started = Instant::now();
+        let mut pace = tokio::time::interval(Duration::from_millis(10));
         for group in 0..total / 20 {
-            let due = Duration::from_millis(group * 10);
-            tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
+            pace.tick().await;
             publish(&jetstream, group * 20..(group + 1) * 20, |n| Spread::Uniform.lead(n, 100_000))
                 .await;
-            published.push(Instant::now());
+            published.push((i64::try_from((group + 1) * 20).unwrap(), Instant::now()));
         }
         published
     });
-    let mut visible = Vec::<(i64, Instant)>::new();
-    let query = "select min(seq) from checkpoint where projection = 'main'";
-    while visible.last().is_none_or(|(seq, _)| *seq < i64::try_from(total).unwrap()) {
-        let seq: i64 = sqlx::query_scalar(query).fetch_one(&pool).await.unwrap();
-        visible.push((seq, Instant::now()));
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let published = publishing.await.unwrap();
-    let mut delays = Vec::new();
-    for (group, at) in published.iter().enumerate() {
-        let last = i64::try_from((group + 1) * 20).unwrap();
-        let seen = visible.partition_point(|(seq, _)| *seq < last);
-        delays.push(visible[seen].1.saturating_duration_since(*at));
-    }
+    let last = i64::try_from(total).unwrap();
+    let visible = visible(&pool, |seq| seq >= last).await;
+    let mut delays = delays(&publishing.await.unwrap(), &visible);
     println!(
         "\npublished → visible by SQL at 2,000 events/s over {} s: p50 {}, p99 {}, max {}",
         options.live_seconds,

@@ -22,7 +22,7 @@ use sqlx::{Executor, PgPool};
 use crate::{
     projector::{mapping, read_only},
     report::{milliseconds, per_second, percentile, rate, table},
-    stage::{ORG, Spread, Stage, event, publish},
+    stage::{ORG, Spread, Stage, delays, event, publish, visible},
 };
 
 #[derive(clap::Args)]
@@ -227,44 +227,28 @@ async fn traffic(
     stop: Arc<AtomicBool>,
 ) -> Vec<Duration> {
     let published = Arc::new(Mutex::new(Vec::<(i64, Instant)>::new()));
-    let (sent, told) = (Arc::clone(&published), Arc::clone(&stop));
+    let sent = Arc::clone(&published);
     let mut stream = jetstream.get_stream(streams::EVENTS).await.unwrap();
     let publishing = tokio::spawn(async move {
         let mut at = stream.info().await.unwrap().state.last_sequence;
-        let started = Instant::now();
-        let mut group = 0;
-        while !told.load(Ordering::Relaxed) {
-            let due = Duration::from_millis(group * 50);
-            tokio::time::sleep(due.saturating_sub(started.elapsed())).await;
-            let few = (rate / 20).max(1);
+        let few = (rate / 20).max(1);
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        while !stop.load(Ordering::Relaxed) {
+            pace.tick().await;
             publish(&jetstream, at + 1_000_000_000..at + 1_000_000_000 + few, |n| {
                 (n % 1000) as i64
             })
             .await;
             at += few;
             sent.lock().unwrap().push((i64::try_from(at).unwrap(), Instant::now()));
-            group += 1;
         }
     });
-    let mut visible = Vec::<(i64, Instant)>::new();
-    let query = "select coalesce(min(seq), 0) from checkpoint where projection = 'main'";
-    loop {
-        let seq: i64 = sqlx::query_scalar(query).fetch_one(&pool).await.unwrap();
-        visible.push((seq, Instant::now()));
-        let last = sent_last(&published);
-        if publishing.is_finished() && last.is_none_or(|last| seq >= last) {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-    let published = published.lock().unwrap();
-    let delay = |(seq, at): &(i64, Instant)| {
-        let seen = visible.partition_point(|(applied, _)| applied < seq);
-        visible[seen.min(visible.len() - 1)].1.saturating_duration_since(*at)
+    // First whether it has finished: only then is the last one the last.
+    let all = |seq| {
+        publishing.is_finished()
+            && published.lock().unwrap().last().is_none_or(|(last, _)| seq >= *last)
     };
-    published.iter().map(delay).collect()
-}
-
-fn sent_last(published: &Mutex<Vec<(i64, Instant)>>) -> Option<i64> {
-    published.lock().unwrap().last().map(|(seq, _)| *seq)
+    let visible = visible(&pool, all).await;
+    let published = published.lock().unwrap();
+    delays(&published, &visible)
 }

@@ -10,6 +10,8 @@ use chrono::{TimeZone, Utc};
 use leadpulse_nats::{Envelope, Kind, envelope, streams};
 use serde_json::value::RawValue;
 use sqlx::{Connection, Executor, PgPool, postgres::PgPoolOptions};
+use tests::harness::wait_until;
+use tokio::time::{MissedTickBehavior, interval};
 use xtask::servers::{
     Binaries, Choice, Nats, NatsOptions, Postgres, PostgresOptions, Scratch, Server,
 };
@@ -121,15 +123,48 @@ impl Drop for Running {
 /// How long until all lanes have this.
 pub(crate) async fn applied(pool: &PgPool, seq: i64) -> Duration {
     let started = Instant::now();
+    wait_until("the projector gets there", Duration::from_secs(1200), async || {
+        position(pool).await.is_some_and(|at| at >= seq)
+    })
+    .await;
+    started.elapsed()
+}
+
+/// Which position was visible by SQL when, looked at until it is `enough`.
+pub(crate) async fn visible(pool: &PgPool, enough: impl Fn(i64) -> bool) -> Vec<(i64, Instant)> {
+    // Twice as long as any rebuild or swap may keep the lanes waiting.
+    const STALLED: Duration = Duration::from_secs(120);
+    let mut seen = vec![(0, Instant::now())];
+    let mut moved = Instant::now();
+    // What lies between two looks is counted as the projector's: so they are many.
+    let mut look = interval(Duration::from_millis(2));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        let query = "select min(seq) from checkpoint where projection = 'main'";
-        let at: Option<i64> = sqlx::query_scalar(query).fetch_one(pool).await.unwrap();
-        if at.is_some_and(|at| at >= seq) {
-            return started.elapsed();
+        look.tick().await;
+        let seq = position(pool).await.unwrap_or(0);
+        if seen.last().is_none_or(|(last, _)| *last != seq) {
+            moved = Instant::now();
         }
-        assert!(started.elapsed() < Duration::from_secs(1200), "the projector does not get there");
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        seen.push((seq, Instant::now()));
+        if enough(seq) {
+            return seen;
+        }
+        assert!(moved.elapsed() < STALLED, "the projector stands at {seq}");
     }
+}
+
+/// How long after its publish each was visible.
+pub(crate) fn delays(published: &[(i64, Instant)], visible: &[(i64, Instant)]) -> Vec<Duration> {
+    let delay = |(seq, at): &(i64, Instant)| {
+        let seen = visible.partition_point(|(applied, _)| applied < seq);
+        visible[seen].1.saturating_duration_since(*at)
+    };
+    published.iter().map(delay).collect()
+}
+
+async fn position(pool: &PgPool) -> Option<i64> {
+    let query = "select min(seq) from checkpoint where projection = 'main'";
+    sqlx::query_scalar(query).fetch_one(pool).await.unwrap()
 }
 
 /// The event `n` on a lead: its creation first, then what sales people do.
