@@ -4,6 +4,7 @@
 use std::time::{Duration, SystemTime};
 
 use async_nats::jetstream::{
+    Message,
     consumer::{
         Consumer, DeliverPolicy,
         pull::{self, Ordered, OrderedConfig},
@@ -192,26 +193,42 @@ impl RangeReader {
         };
         let mut taken = Vec::with_capacity(messages.len());
         for message in messages {
-            let message = message.map_err(ReadError::nats)?;
-            self.guard.check(&message, &self.stream, &self.identity).await?;
-            let pending = message.info().map_err(ReadError::nats)?.pending;
-            let delivery = delivery(message)?;
-            if delivery.seq <= self.bounds.to && delivery.seq > self.read {
-                self.read = delivery.seq;
-                if self.select.takes(&delivery) {
-                    taken.push(delivery);
+            match self.take(message.map_err(ReadError::nats), &mut taken).await {
+                Ok(false) => {}
+                Ok(true) => {
+                    self.end();
+                    return Ok(taken);
                 }
-            } else if delivery.seq > self.bounds.to {
-                self.end();
-                return Ok(taken);
-            }
-            if self.read == self.bounds.to || pending == 0 {
-                self.end();
-                return Ok(taken);
+                // What came before the error counts as read and is given out: the next step begins after it.
+                Err(_) if !taken.is_empty() => return Ok(taken),
+                Err(error) => return Err(error),
             }
         }
         self.chunks = Some(chunks);
         Ok(taken)
+    }
+
+    /// Takes a message that was selected; says whether the range ends with it.
+    async fn take(
+        &mut self,
+        message: Result<Message, ReadError>,
+        taken: &mut Vec<Delivery>,
+    ) -> Result<bool, ReadError> {
+        fail::fail_point!("range-message", |_| Err(ReadError::nats("lost")));
+        let message = message?;
+        self.guard.check(&message, &self.stream, &self.identity).await?;
+        let pending = message.info().map_err(ReadError::nats)?.pending;
+        let delivery = delivery(message)?;
+        if delivery.seq > self.bounds.to {
+            return Ok(true);
+        }
+        if delivery.seq > self.read {
+            self.read = delivery.seq;
+            if self.select.takes(&delivery) {
+                taken.push(delivery);
+            }
+        }
+        Ok(self.read == self.bounds.to || pending == 0)
     }
 
     fn end(&mut self) -> Vec<Delivery> {

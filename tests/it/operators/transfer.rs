@@ -111,6 +111,22 @@ async fn a_masked_copy_has_no_names_and_the_same_figures() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// A consumer may be lost between any two messages, also where others came with them in one piece.
+#[tokio::test]
+async fn a_read_that_is_broken_off_between_two_messages_loses_none() {
+    let from = filled(74).await;
+    let folder = tempfile();
+    let file = format!("{folder}/all.ndjson.zst");
+    let words = ["export", "--json", "--output", &file];
+    let mut export = from.ground.command("projector", &words);
+    let lost = "range-message=5*off->1*return->50*off->1*return->90*off->1*return";
+    let output = export.env("FAILPOINTS", lost).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let exported: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(exported["messages"], from.arrivals.len());
+    fs::remove_dir_all(folder).unwrap();
+}
+
 fn tempfile() -> String {
     let folder = std::env::temp_dir().join(format!("leadpulse-transfer-{:016x}", rand_u64()));
     fs::create_dir(&folder).unwrap();
