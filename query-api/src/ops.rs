@@ -188,7 +188,7 @@ pub(crate) async fn explain_agent(
         })
     });
     let days = days.or_else(|| windows.first().copied()).unwrap_or(30);
-    let words: Vec<(&str, &str)> = explain::METRICS.iter().map(|name| (*name, *name)).collect();
+    let words: Vec<(&str, &str)> = explain::metrics().map(|name| (name, name)).collect();
     let metric = question.params.choice("metric", &words, "conversion_rate");
     let org = question.org().to_owned();
     question.params.finish()?;

@@ -11,6 +11,20 @@ use serde_json::{Value, json};
 const SECOND: i64 = 1_000_000;
 const HOUR: i64 = 3600 * SECOND;
 
+/// The figures of a span of time, by the names that they have in every answer (spec.md §3).
+pub const WINDOWED: [&str; 10] = [
+    "assigned_count",
+    "touched_count",
+    "cohort_won_count",
+    "conversion_rate",
+    "closed_won_count",
+    "period_conversion_rate",
+    "deals_amount_sum",
+    "avg_deal_size",
+    "median_response_seconds",
+    "median_time_to_close_seconds",
+];
+
 /// A lead that is assigned to the agent and entered late enough to matter.
 #[derive(Debug, Clone)]
 pub struct CohortLead {
@@ -187,12 +201,12 @@ fn industries_json(industries: BTreeMap<String, Industry>) -> Value {
 }
 
 /// Sums beyond 28 digits are no money; they stop at the largest amount instead of ending the process.
-fn add(sum: Decimal, amount: Decimal) -> Decimal {
+pub(crate) fn add(sum: Decimal, amount: Decimal) -> Decimal {
     sum.checked_add(amount).unwrap_or(Decimal::MAX)
 }
 
 /// Six decimals: a mean may have no end.
-fn mean(sum: Decimal, n: usize) -> Option<Decimal> {
+pub(crate) fn mean(sum: Decimal, n: usize) -> Option<Decimal> {
     let n = Decimal::from(n);
     sum.checked_div(n).map(|mean| mean.round_dp(6).normalize())
 }

@@ -4,5 +4,5 @@
 mod agent;
 mod lead;
 
-pub use agent::{Counted, ExplainedAgent, METRICS, agent};
+pub use agent::{Counted, ExplainedAgent, agent, metrics};
 pub use lead::{Cause, ExplainedField, ExplainedLead, lead};

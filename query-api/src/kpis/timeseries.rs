@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Datelike, Days, Months, NaiveDate, TimeDelta, Utc};
 use chrono_tz::Tz;
 use leadpulse_service::config::Org;
+use projector::agents::figures::WINDOWED;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -27,19 +28,6 @@ const DAYS: i64 = 30;
 const BUCKETS: usize = 1500;
 /// Points of one answer.
 const POINTS: usize = 100_000;
-const METRICS: [&str; 10] = [
-    "assigned_count",
-    "touched_count",
-    "cohort_won_count",
-    "conversion_rate",
-    "closed_won_count",
-    "period_conversion_rate",
-    "deals_amount_sum",
-    "avg_deal_size",
-    "median_response_seconds",
-    "median_time_to_close_seconds",
-];
-
 pub(crate) struct Timeseries {
     metrics: Vec<&'static str>,
     bucket: Bucket,
@@ -95,7 +83,7 @@ impl Read for Timeseries {
     const COST: u32 = 20;
 
     fn parse(params: &mut Params, caller: &Caller) -> Self {
-        let words = METRICS.map(|name| (name, name));
+        let words = WINDOWED.map(|name| (name, name));
         let mut metrics = params.choices("metric", &words);
         if metrics.is_empty() {
             metrics = vec!["assigned_count", "closed_won_count", "deals_amount_sum"];
