@@ -1,8 +1,7 @@
 //! The command line.
 
-use std::path::PathBuf;
-
 use clap::{Parser, Subcommand};
+use leadpulse_service::cli::ConfigFile;
 
 use crate::quarantine::show::Filter;
 
@@ -10,16 +9,8 @@ use crate::quarantine::show::Filter;
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub struct Cli {
-    /// The configuration file of all Leadpulse services.
-    #[arg(
-        long,
-        env = "LEADPULSE_CONFIG",
-        default_value = "leadpulse.toml",
-        value_name = "FILE",
-        global = true
-    )]
-    pub config: PathBuf,
-
+    #[command(flatten)]
+    pub config: ConfigFile,
     #[command(subcommand)]
     pub command: Option<Command>,
 }

@@ -9,15 +9,15 @@ use ingest::{
     operate, serve,
     source::Secrets,
 };
-use leadpulse_service::config::{Config, Unusable};
+use leadpulse_service::{
+    cli::UNUSABLE,
+    config::{Config, Unusable},
+};
 
 /// A webhook is some fifty small allocations, made on one thread and freed on another: with the system's
 /// allocator they are a fifth of the time (docs/benchmarks.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// Bad configuration or usage; clap uses the same.
-const UNUSABLE: u8 = 2;
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -30,9 +30,9 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let config = Config::load(&cli.config)?;
+    let config = Config::load(&cli.config.path)?;
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(cli.config, Secrets::resolve(&config)?, config),
+        Command::Serve => serve::run(cli.config.path, Secrets::resolve(&config)?, config),
         Command::CheckConfig => operate::check_config(&Secrets::resolve(&config)?),
         Command::Streams { action } => operate::streams(&config, &action),
         Command::Quarantine { action } => operate::quarantine(&config, action),

@@ -37,6 +37,25 @@ pub fn parse(text: &str) -> Option<DateTime<Utc>> {
     from_micros(at.timestamp_micros())
 }
 
+/// An instant as an operator types it: in one of the spellings above, or as its age now, such as 90m, 2h, 3d.
+pub fn parse_or_age(text: &str) -> Result<DateTime<Utc>, String> {
+    let age = || {
+        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+        let number: i64 = number.parse().ok()?;
+        let age = match unit {
+            "s" => TimeDelta::try_seconds(number),
+            "m" => TimeDelta::try_minutes(number),
+            "h" => TimeDelta::try_hours(number),
+            "d" => TimeDelta::try_days(number),
+            _ => None,
+        }?;
+        Utc::now().checked_sub_signed(age)
+    };
+    parse(text).or_else(age).ok_or_else(|| {
+        "neither an instant such as 2026-03-02T10:00:00Z nor an age such as 2h".into()
+    })
+}
+
 /// Unix seconds with decimals, as text, exactly.
 pub fn parse_unix_seconds(text: &str) -> Option<DateTime<Utc>> {
     let text = text.trim();
@@ -87,5 +106,15 @@ mod tests {
         );
         assert_eq!(parse("2025-02-30T00:00:00Z"), None);
         assert_eq!(parse("soon"), None);
+    }
+
+    #[test]
+    fn an_age_is_reckoned_from_now_and_may_be_as_long_as_time() {
+        let hours = |text| (Utc::now() - parse_or_age(text).unwrap()).num_hours();
+        assert_eq!((hours("120m"), hours("3d"), hours("7200s")), (2, 72, 2));
+        assert_eq!(parse_or_age("2025-02-04T19:20:54Z").ok(), parse("2025-02-04T19:20:54Z"));
+        for text in ["", "h", "2", "2w", "\u{5d0}", "99999999999999999d", "9999999999d"] {
+            assert!(parse_or_age(text).is_err(), "{text}");
+        }
     }
 }

@@ -7,17 +7,16 @@ mod serve;
 pub mod terminal;
 mod text;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{io, process::ExitCode};
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
-use leadpulse_service::config::{Config, Unusable};
-
-use crate::{
-    ops::Usage,
-    rebuild::{self, command::Manner},
-    verify,
+use leadpulse_service::{
+    cli::{ConfigFile, UNUSABLE, plain},
+    config::{Config, Unusable},
 };
+
+use crate::{ops::Usage, rebuild, verify};
 use answer::{ExplainCommand, ExportArgs, ImportArgs};
 use mend::{LeadArgs, LettersCommand, ReplayArgs};
 use operate::{CheckpointCommand, PauseArgs};
@@ -27,15 +26,8 @@ use terminal::Terminal;
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub struct Cli {
-    /// The configuration of all services.
-    #[arg(
-        long,
-        env = "LEADPULSE_CONFIG",
-        default_value = "leadpulse.toml",
-        value_name = "FILE",
-        global = true
-    )]
-    config: PathBuf,
+    #[command(flatten)]
+    config: ConfigFile,
     #[command(flatten)]
     manner: Flags,
     #[command(subcommand)]
@@ -119,37 +111,32 @@ pub async fn run() -> ExitCode {
     let cli = Cli::parse();
     match Box::pin(obey(cli)).await {
         Ok(code) => code,
+        // Whoever reads the answer has read enough of it.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", plain(&format!("{error:#}")));
             let unusable = error.is::<Unusable>() || error.is::<Usage>();
-            if unusable { ExitCode::from(2) } else { ExitCode::FAILURE }
+            if unusable { ExitCode::from(UNUSABLE) } else { ExitCode::FAILURE }
         }
     }
 }
 
 async fn obey(cli: Cli) -> Result<ExitCode> {
-    let config = Config::load(&cli.config)?;
+    let config = Config::load(&cli.config.path)?;
     let Flags { json, yes, who } = cli.manner;
     let who = who.unwrap_or_else(terminal::who);
     let terminal = Terminal { json, yes };
     let command = match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => return serve::serve(config, cli.config).await.map(done),
+        Command::Serve => return serve::serve(config, cli.config.path).await.map(done),
         Command::Migrate => return serve::migrate(&config).await.map(done),
         Command::CheckConfig => return Ok(serve::report_good(&config)),
-        Command::Rebuild(command) => {
-            let manner = Manner { json, yes, who };
-            return rebuild::command::run(config, command, &manner).await.map(done);
-        }
-        Command::Verify(command) => {
-            let manner = Manner { json, yes, who };
-            let equal = verify::command::run(&config, command, &manner).await?;
-            return Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE });
-        }
         command => command,
     };
     let operator = operate::Operator::open(config, terminal, who).await?;
     match command {
         Command::Status { watch } => return operator.status(watch).await,
+        Command::Rebuild(command) => operator.rebuild(command).await?,
+        Command::Verify(command) => return operator.verify(command).await,
         Command::Pause(args) => operator.pause(args).await?,
         Command::Resume => operator.resume().await?,
         Command::Checkpoint(command) => operator.checkpoint(command).await?,
@@ -162,13 +149,14 @@ async fn obey(cli: Cli) -> Result<ExitCode> {
         Command::RebuildLead { lead, dry_run, reason } => {
             operator.rebuild_lead(&lead, dry_run, reason).await?;
         }
-        Command::Serve
-        | Command::Migrate
-        | Command::CheckConfig
-        | Command::Rebuild(_)
-        | Command::Verify(_) => {}
+        Command::Serve | Command::Migrate | Command::CheckConfig => {}
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
 
 fn done((): ()) -> ExitCode {

@@ -12,9 +12,9 @@ pub mod repair;
 pub mod status;
 pub mod transfer;
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use async_nats::jetstream::{self, stream::Stream};
 use leadpulse_service::config::Config;
 use secrecy::ExposeSecret;
@@ -62,14 +62,17 @@ impl Tools {
 
     /// Postgres answers, and its schema is the one of this binary. Operators' tools never migrate.
     pub async fn check_schema(&self) -> Result<()> {
-        let there = "select to_regclass('operator_audit') is not null";
-        let asking = sqlx::query_scalar::<_, bool>(there).fetch_one(&self.pool);
-        let there = tokio::time::timeout(ANSWER, asking)
+        let age = tokio::time::timeout(ANSWER, store::schema_age(&self.pool))
             .await
             .context("Postgres does not answer; is DATABASE_URL right?")?
             .context("Postgres can't be asked; is DATABASE_URL right?")?;
-        ensure!(there, "the schema is older than this binary: `projector migrate` first");
-        Ok(())
+        match age {
+            Ordering::Less => {
+                bail!("the schema is older than this binary: `projector migrate` first")
+            }
+            Ordering::Equal => Ok(()),
+            Ordering::Greater => bail!("the schema is newer than this binary: take the newer one"),
+        }
     }
 
     pub async fn stream(&self) -> Result<(Stream, Seen), ReadError> {
@@ -81,7 +84,7 @@ impl Tools {
     /// What is folded here must be what the tables were made with.
     pub async fn check_mapping(&self) -> Result<()> {
         let own = self.mapping.hash();
-        let tables = store::mapping_of_tables(&self.pool, &own).await?;
+        let Some(tables) = store::known_mapping(&self.pool).await? else { return Ok(()) };
         ensure!(
             own == tables,
             "the read models were made with mapping {tables}, this configuration has {own}: rows of both \

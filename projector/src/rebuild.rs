@@ -21,12 +21,12 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context as _, Result, bail, ensure};
 use async_nats::jetstream::stream::Stream;
 use leadpulse_service::config::Config;
-use secrecy::ExposeSecret;
 use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 
 use crate::{
     mapping::Mapping,
+    ops::Tools,
     reader::{self, Seen},
     store,
 };
@@ -47,8 +47,8 @@ pub type Report = Arc<dyn Fn(&'static str, u64, u64) + Send + Sync>;
 
 /// The tool. Every command is one of its methods.
 pub struct Rebuilder {
-    config: Config,
-    mapping: Mapping,
+    config: Arc<Config>,
+    mapping: Arc<Mapping>,
     /// The live tables.
     live: PgPool,
     /// The tables that are being made.
@@ -59,19 +59,12 @@ pub struct Rebuilder {
 }
 
 impl Rebuilder {
-    /// Connects; the schema must be of this version.
-    pub async fn open(config: Config, report: Report) -> Result<Self> {
-        let live = store::pool(&config.postgres).context("the Postgres URL can't be used")?;
-        store::migrate(&live).await.context("the schema can't be brought up to date")?;
-        let shadow = store::pool_in(&config.postgres, SHADOW)?;
-        let connecting = async_nats::ConnectOptions::new()
-            .name("leadpulse rebuild")
-            .connect(config.nats.url.expose_secret());
-        let client =
-            timeout(Duration::from_secs(5), connecting).await.context("nats: no answer")??;
-        let stream = reader::find(&async_nats::jetstream::new(client)).await?;
-        let seen = reader::look(&stream).await?;
-        let mapping = Mapping::of(&config);
+    /// The schema must be the one of this binary: a rebuild never migrates.
+    pub async fn open(tools: Tools, report: Report) -> Result<Self> {
+        tools.check_schema().await?;
+        let shadow = store::pool_in(&tools.config.postgres, SHADOW)?;
+        let (stream, seen) = tools.stream().await?;
+        let Tools { config, mapping, pool: live, .. } = tools;
         Ok(Self { config, mapping, live, shadow, stream, seen, report })
     }
 
@@ -128,7 +121,7 @@ impl Rebuilder {
             match rebuild.phase {
                 Phase::Folding => fill::fold(self, rebuild, keeper).await?,
                 Phase::Indexing => fill::index(self, rebuild).await?,
-                Phase::Checking => check::check(self, rebuild, keeper).await?,
+                Phase::Checking => check::check(self, rebuild).await?,
                 Phase::CatchingUp => {
                     let mut catching = self.catch_up(&self.shadow, rebuild.attempt).await?;
                     let head = reader::look(&self.stream).await?.last;

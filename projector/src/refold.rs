@@ -22,7 +22,7 @@ use crate::{
         ReadError,
         range::{Bounds, RangeReader, Select},
     },
-    store::{Parked, StreamIdentity},
+    store::{Parked, Position, StreamIdentity},
 };
 
 /// Chunks between the reader and the fold.
@@ -39,7 +39,7 @@ pub struct Refold<'a> {
     pub identity: &'a StreamIdentity,
     pub from: u64,
     /// Where each lane ends: a lead's events count up to the position of its lane.
-    pub positions: Vec<u64>,
+    pub position: Position,
     pub mapping: &'a Mapping,
     /// Events that no fold applies.
     pub left_out: &'a HashSet<u64>,
@@ -58,7 +58,7 @@ pub struct Pass {
     /// The users and what is no envelope; each stands in the pass of its bucket.
     pub users: HashMap<(String, i64), (u64, UserEvent)>,
     pub unreadable: Vec<Parked>,
-    /// What the leads take in memory, by estimate, and the most that they have taken.
+    /// What leads and letters take in memory, by estimate, and the most that they have taken.
     pub bytes: usize,
     pub peak_bytes: usize,
 }
@@ -76,7 +76,8 @@ pub enum RefoldError {
     #[error(transparent)]
     Read(#[from] ReadError),
     #[error(
-        "the leads of one of {BUCKETS} buckets need more than {0} MiB: raise projector.rebuild_memory_mib"
+        "one of {BUCKETS} buckets of leads, or what nobody can read, needs more than {0} MiB: \
+         raise projector.rebuild_memory_mib"
     )]
     Memory(usize),
 }
@@ -84,7 +85,7 @@ pub enum RefoldError {
 impl Refold<'_> {
     /// Folds the leads from this bucket on, as many buckets as the memory holds.
     pub async fn pass(&self, from_bucket: u64, pace: &impl Pace) -> Result<Pass, RefoldError> {
-        let to = self.positions.iter().copied().max().unwrap_or(0);
+        let to = self.position.farthest();
         let bounds = Bounds { from: self.from, to };
         let reader =
             RangeReader::open(self.stream, self.identity, bounds, self.select.clone()).await?;
@@ -113,7 +114,7 @@ impl Refold<'_> {
     fn absorb(&self, pass: &mut Pass, delivery: Delivery) -> Result<(), RefoldError> {
         let place = bucket_of(&delivery);
         let seq = delivery.seq;
-        let counts = pass.buckets.contains(&place) && seq <= self.position(place);
+        let counts = pass.buckets.contains(&place) && seq <= self.position.of_bucket(place);
         if !counts || self.left_out.contains(&seq) {
             return Ok(());
         }
@@ -121,8 +122,10 @@ impl Refold<'_> {
             Ok(envelope) => envelope,
             Err(reason) => {
                 let reason = reason.clone();
-                pass.unreadable.push(Parked::of(delivery, reason));
-                return Ok(());
+                let letter = Parked::of(delivery, reason);
+                pass.bytes += weight_of_letter(&letter);
+                pass.unreadable.push(letter);
+                return self.bound(pass);
             }
         };
         match event::decode(envelope, seq, delivery.trace_id, self.mapping) {
@@ -138,8 +141,7 @@ impl Refold<'_> {
                     pass.bytes += weight(&state);
                     pass.leads.insert(event.key, state);
                 }
-                pass.peak_bytes = pass.peak_bytes.max(pass.bytes);
-                if pass.bytes > self.memory { self.shrink(pass) } else { Ok(()) }
+                self.bound(pass)
             }
             Meaning::User(user) => {
                 pass.user(place, user);
@@ -149,10 +151,10 @@ impl Refold<'_> {
         }
     }
 
-    fn position(&self, bucket: u64) -> u64 {
-        let lanes = u64::try_from(self.positions.len()).unwrap_or(1).max(1);
-        let lane = usize::try_from(bucket % lanes).unwrap_or(0);
-        self.positions.get(lane).copied().unwrap_or(0)
+    /// Keeps the pass within its memory.
+    fn bound(&self, pass: &mut Pass) -> Result<(), RefoldError> {
+        pass.peak_bytes = pass.peak_bytes.max(pass.bytes);
+        if pass.bytes > self.memory { self.shrink(pass) } else { Ok(()) }
     }
 
     /// Leaves the upper half of the buckets to a later pass.
@@ -165,11 +167,13 @@ impl Refold<'_> {
             pass.buckets = start..start + (end - start) / 2;
             let kept = &pass.buckets;
             pass.leads.retain(|key, _| kept.contains(&bucket_of_lead(key)));
-            pass.bytes = pass.leads.values().map(weight).sum();
+            // What nobody can read is in the bucket of lead 0.
+            pass.unreadable.retain(|_| kept.contains(&0));
+            pass.bytes = pass.leads.values().map(weight).sum::<usize>()
+                + pass.unreadable.iter().map(weight_of_letter).sum::<usize>();
         }
         let kept = pass.buckets.clone();
         pass.users.retain(|_, (place, _)| kept.contains(place));
-        pass.unreadable.retain(|_| kept.contains(&0));
         Ok(())
     }
 }
@@ -193,6 +197,10 @@ pub fn bucket_of_lead(key: &LeadKey) -> u64 {
 
 fn weight(state: &LeadState) -> usize {
     LEAD_BYTES + state.kept_writes() * WRITE_BYTES
+}
+
+fn weight_of_letter(letter: &Parked) -> usize {
+    size_of::<Parked>() + letter.payload.len() + letter.reason.len()
 }
 
 async fn read(

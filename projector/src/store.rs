@@ -6,7 +6,7 @@ mod position;
 mod rows;
 mod users;
 
-use std::{str::FromStr, time::Duration};
+use std::{cmp::Ordering, str::FromStr, time::Duration};
 
 use leadpulse_service::config::Postgres;
 use secrecy::ExposeSecret;
@@ -22,11 +22,11 @@ pub use parked::{
     recently_parked, retries_requested, settle_letters, settle_unread, unread_requested,
 };
 pub use position::{
-    OpenError, Position, StreamIdentity, advance, hold_lanes, mapping_of_tables, open_positions,
-    positions,
+    OpenError, Position, StreamIdentity, advance, hold_lanes, known_mapping, mapping_of_tables,
+    open_positions, positions,
 };
 pub(crate) use position::{previous_mapping, swap_mapping};
-pub use rows::{LEAD_COLUMNS, copy_leads, read_lead};
+pub use rows::{LEAD_COLUMNS, StoredLead, copy_leads, load_rows, read_lead};
 pub use users::{StoredUser, not_later, replace_users, upsert_users};
 
 /// The name of the projection that keeps LeadFact, beside its lanes' positions.
@@ -39,6 +39,18 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 /// Brings the schema up to date. Safe beside other projectors: sqlx takes an advisory lock.
 pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
     MIGRATIONS.run(pool).await
+}
+
+/// How a database's schema stands to this binary's: before it, the same, or after it.
+pub async fn schema_age(pool: &PgPool) -> Result<Ordering, sqlx::Error> {
+    let migrated = "select to_regclass('_sqlx_migrations') is not null";
+    let version: Option<i64> = if sqlx::query_scalar(migrated).fetch_one(pool).await? {
+        let last = "select max(version) from _sqlx_migrations where success";
+        sqlx::query_scalar(last).fetch_one(pool).await?
+    } else {
+        None
+    };
+    Ok(version.cmp(&MIGRATIONS.iter().map(|migration| migration.version).max()))
 }
 
 /// A pool that connects when it is first used. A connection of a frozen process gives up its locks:

@@ -15,20 +15,17 @@ mod users;
 
 use std::{collections::HashSet, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use async_nats::jetstream::stream::Stream;
-use leadpulse_service::config::Config;
-use secrecy::ExposeSecret;
-use sqlx::{PgConnection, PgPool, Row};
-use tokio::time::timeout;
+use sqlx::{PgConnection, PgPool};
 
 use crate::{
     lane::BUCKETS,
-    mapping::Mapping,
+    ops::Tools,
     reader::{self, Seen, range::Select},
     rebuild::Report,
     refold::{Pace, Refold},
-    store::{self, LeftOut, PROJECTION, StreamIdentity},
+    store::{self, LeftOut, Position},
 };
 pub use report::{Difference, Event, Verdict};
 
@@ -43,31 +40,29 @@ pub struct Scope {
 
 /// What both sides of the comparison are made from.
 struct Ground<'a> {
-    config: &'a Config,
-    mapping: Mapping,
+    tools: &'a Tools,
     scope: &'a Scope,
     stream: Stream,
     seen: Seen,
-    positions: Vec<u64>,
+    position: Position,
     left_out: LeftOut,
     report: Report,
 }
 
 /// Compares, and says what differs. Nothing is changed.
-pub async fn verify(config: &Config, scope: &Scope, report: Report) -> Result<Verdict> {
-    let pool = store::pool(&config.postgres).context("the Postgres URL can't be used")?;
-    let stream = find_stream(config).await?;
-    let seen = reader::look(&stream).await?;
-    let mut snapshot = open_snapshot(&pool).await?;
-    let positions = positions(&mut snapshot, &seen.identity).await?;
+pub async fn verify(tools: &Tools, scope: &Scope, report: Report) -> Result<Verdict> {
+    tools.check_schema().await?;
+    let (stream, seen) = tools.stream().await?;
+    let mut snapshot = open_snapshot(&tools.pool).await?;
+    let position = store::positions(&mut snapshot, &seen.identity).await?;
+    ensure!(!position.lanes.is_empty(), "nothing was projected yet");
     // What the lanes have applied since the first look is in the stream, too.
     let seen = reader::look(&stream).await?;
     let ground = Ground {
-        config,
-        mapping: Mapping::of(config),
+        tools,
         scope,
         stream,
-        positions,
+        position,
         left_out: LeftOut::load(&mut snapshot).await?,
         seen,
         report,
@@ -76,14 +71,6 @@ pub async fn verify(config: &Config, scope: &Scope, report: Report) -> Result<Ve
     snapshot.rollback().await?;
     events::attach(&ground, &mut verdict).await?;
     Ok(verdict)
-}
-
-async fn find_stream(config: &Config) -> Result<Stream> {
-    let connecting = async_nats::ConnectOptions::new()
-        .name("leadpulse verify")
-        .connect(config.nats.url.expose_secret());
-    let client = timeout(Duration::from_secs(5), connecting).await.context("nats: no answer")??;
-    Ok(reader::find(&async_nats::jetstream::new(client)).await?)
 }
 
 /// As a reader opens its view: a rebuild's swap falls before it or after it.
@@ -98,42 +85,17 @@ async fn open_snapshot(
     .await
 }
 
-/// Where the lanes stand in this snapshot.
-async fn positions(snapshot: &mut PgConnection, identity: &StreamIdentity) -> Result<Vec<u64>> {
-    let rows = sqlx::query(
-        "select seq, stream_created_at from checkpoint where projection = $1 order by lane",
-    )
-    .bind(PROJECTION)
-    .fetch_all(snapshot)
-    .await?;
-    ensure!(!rows.is_empty(), "nothing was projected yet");
-    let mut positions = Vec::new();
-    for row in rows {
-        let created_at: chrono::DateTime<chrono::Utc> = row.try_get(1)?;
-        ensure!(
-            created_at == identity.created_at,
-            "the tables are of the stream that was created at {created_at}, not of the present one"
-        );
-        positions.push(u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0));
-    }
-    Ok(positions)
-}
-
 impl Ground<'_> {
     async fn compare(&self, snapshot: &mut PgConnection) -> Result<Verdict> {
-        let own = self.mapping.hash();
-        let made_with: Option<String> =
-            sqlx::query_scalar("select hash from projection_mapping where projection = $1")
-                .bind(PROJECTION)
-                .fetch_optional(&mut *snapshot)
-                .await?;
-        let seq = self.positions.iter().copied().max().unwrap_or(0);
+        let own = self.tools.mapping.hash();
+        let made_with = store::known_mapping(&mut *snapshot).await?;
+        let seq = self.position.farthest();
         let mut verdict = Verdict {
             seq,
             other_mapping: made_with.filter(|hash| *hash != own),
             ..Verdict::default()
         };
-        for position in &self.positions {
+        for position in &self.position.lanes {
             if let Err(fault) = self.seen.check(*position) {
                 verdict.note(Difference::whole(
                     "position",
@@ -149,8 +111,8 @@ impl Ground<'_> {
             stream: &self.stream,
             identity: &self.seen.identity,
             from: self.seen.first.max(1),
-            positions: self.positions.clone(),
-            mapping: &self.mapping,
+            position: self.position.clone(),
+            mapping: &self.tools.mapping,
             left_out: &left_out,
             select: Select {
                 org: self.scope.org.clone(),
@@ -158,7 +120,7 @@ impl Ground<'_> {
                 ..Select::default()
             },
             buckets: self.buckets(snapshot).await?,
-            memory: usize::try_from(self.config.projector.rebuild_memory_mib)? << 20,
+            memory: usize::try_from(self.tools.config.projector.rebuild_memory_mib)? << 20,
         };
         let whole = self.scope.board.is_none() && self.scope.sample.is_none();
         let mut agents = agents::Agents::load(self, snapshot).await?;
@@ -203,7 +165,7 @@ impl Ground<'_> {
 
 impl Pace for Ground<'_> {
     fn at(&self, seq: u64) {
-        (self.report)("folding", seq, self.positions.iter().copied().max().unwrap_or(0));
+        (self.report)("folding", seq, self.position.farthest());
     }
 
     fn rest(&self) -> Duration {

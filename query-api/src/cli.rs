@@ -1,8 +1,7 @@
 //! The command line.
 
-use std::path::PathBuf;
-
 use clap::{Parser, Subcommand};
+use leadpulse_service::cli::ConfigFile;
 
 use crate::auth::Scope;
 
@@ -10,9 +9,8 @@ use crate::auth::Scope;
 #[derive(Debug, Parser)]
 #[command(version, after_help = "Exit codes: 0 done, 1 failed, 2 bad configuration or usage.")]
 pub struct Cli {
-    /// The configuration of all services.
-    #[arg(long, env = "LEADPULSE_CONFIG", default_value = "leadpulse.toml", global = true)]
-    pub config: PathBuf,
+    #[command(flatten)]
+    pub config: ConfigFile,
     #[command(subcommand)]
     pub command: Option<Command>,
 }

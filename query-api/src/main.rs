@@ -3,20 +3,17 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use leadpulse_service::config::Config;
+use leadpulse_service::{cli::UNUSABLE, config::Config};
 use query_api::{
     auth,
     cli::{Cli, Command},
     serve,
 };
 
-/// Bad configuration or usage; clap uses the same.
-const UNUSABLE: u8 = 2;
-
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();
-    let config = match Config::load(&cli.config) {
+    let config = match Config::load(&cli.config.path) {
         Ok(config) => config,
         Err(unusable) => {
             eprintln!("error: {unusable}");

@@ -8,10 +8,11 @@ use async_nats::jetstream::{
     consumer::{DeliverPolicy, pull::OrderedConfig},
     stream::Stream,
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use clap::Args;
 use futures_util::StreamExt;
 use leadpulse_nats::{instant, streams};
+use leadpulse_service::cli::plain;
 use tokio::time::timeout;
 
 use super::entry::Entry;
@@ -22,7 +23,7 @@ const WITHIN: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Default, Args)]
 pub struct Filter {
     /// Not before this: an instant such as 2026-03-02T10:00:00Z, or an age such as 90m, 2h, 3d.
-    #[arg(long, value_parser = since)]
+    #[arg(long, value_parser = instant::parse_or_age)]
     since: Option<DateTime<Utc>>,
     /// Of this source only.
     #[arg(long)]
@@ -38,24 +39,6 @@ impl Filter {
             && self.source.as_ref().is_none_or(|source| *source == entry.source)
             && self.reason.as_ref().is_none_or(|reason| *reason == entry.reason)
     }
-}
-
-fn since(text: &str) -> Result<DateTime<Utc>, String> {
-    let age = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let number: i64 = number.parse().ok()?;
-        let age = match unit {
-            "s" => TimeDelta::try_seconds(number),
-            "m" => TimeDelta::try_minutes(number),
-            "h" => TimeDelta::try_hours(number),
-            "d" => TimeDelta::try_days(number),
-            _ => None,
-        }?;
-        Utc::now().checked_sub_signed(age)
-    };
-    instant::parse(text).or_else(age).ok_or_else(|| {
-        "neither an instant such as 2026-03-02T10:00:00Z nor an age such as 2h".into()
-    })
 }
 
 pub(super) async fn open(jetstream: &jetstream::Context) -> Result<Stream> {
@@ -108,10 +91,12 @@ pub async fn list(jetstream: &jetstream::Context, filter: &Filter, json: bool) -
                 line.remove("body");
                 line.remove("sealed");
             }
-            println!("{line}");
+            println!("{}", plain(&line.to_string()));
         } else {
             let received = entry.received_at.format("%Y-%m-%dT%H:%M:%S%.3fZ");
             let Entry { source, reason, status, .. } = &entry;
+            // A stranger's source is whatever stood in the URL.
+            let source = plain(source);
             println!("{seq:>8}  {received}  {source:<20}  {reason:<20}  {status:>6}");
         }
         Ok(())
@@ -135,6 +120,6 @@ pub async fn show(jetstream: &jetstream::Context, seq: u64) -> Result<()> {
     let mut shown = serde_json::to_value(&entry)?;
     shown["body"] = body.into();
     shown["sealed"] = entry.sealed.is_some().into();
-    println!("{shown:#}");
+    println!("{}", plain(&format!("{shown:#}")));
     Ok(())
 }

@@ -5,14 +5,11 @@ use std::{fs::File, io::Write, path::PathBuf};
 use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand, ValueEnum};
-use leadpulse_service::config::SecretRef;
+use leadpulse_nats::instant;
+use leadpulse_service::config::{SecretRef, process_environment};
 use serde_json::json;
 
-use super::{
-    mend::{LeadArgs, moment},
-    operate::Operator,
-    text,
-};
+use super::{mend::LeadArgs, operate::Operator, text};
 use crate::{
     ops::{
         Usage, explain,
@@ -60,10 +57,10 @@ A file ends with its number of messages and their digest; `import` refuses one t
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
     /// From this instant on, such as 2026-03-02T10:00:00Z, or an age such as 2h, 30d. Without: from the start.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = instant::parse_or_age)]
     since: Option<DateTime<Utc>>,
     /// Before this instant, or an age.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = instant::parse_or_age)]
     until: Option<DateTime<Utc>>,
     /// Of this org.
     #[arg(long)]
@@ -81,7 +78,7 @@ pub(super) struct ExportArgs {
     #[arg(long)]
     plain: bool,
     /// Replace names, texts and e-mail addresses by pseudonyms under the key in `env:NAME` or `file:PATH`.
-    #[arg(long, value_name = "KEY", value_parser = secret)]
+    #[arg(long, value_name = "KEY", value_parser = SecretRef::parse)]
     mask: Option<SecretRef>,
 }
 
@@ -102,10 +99,6 @@ pub(super) struct ImportArgs {
 fn window(text: &str) -> Result<u32, String> {
     let days = text.strip_suffix('d').and_then(|days| days.parse().ok());
     days.ok_or_else(|| "a number of days such as 30d".to_owned())
-}
-
-fn secret(text: &str) -> Result<SecretRef, String> {
-    SecretRef::parse(text)
 }
 
 impl Operator {
@@ -151,7 +144,7 @@ impl Operator {
         let mask = match &args.mask {
             Some(reference) => {
                 let key = reference
-                    .resolve(&|name| std::env::var(name).ok())
+                    .resolve(&process_environment)
                     .map_err(|error| Usage(format!("--mask: {error}")))?;
                 Some(Mask::new(key, &self.tools.config)?)
             }
@@ -162,7 +155,7 @@ impl Operator {
             until: args.until.map(Edge::Time),
             select: Select { org: args.org, board: args.board, ..Select::default() },
         };
-        let out: Box<dyn Write> = match &args.output {
+        let mut out: Box<dyn Write> = match &args.output {
             Some(path) => Box::new(
                 File::create_new(path)
                     .with_context(|| format!("{} can't be created", path.display()))?,
@@ -172,11 +165,16 @@ impl Operator {
         let progress = self.terminal.progress("exporting", "messages");
         let watch = |done, total| progress.at(done, total);
         let report = if args.plain {
-            Box::pin(transfer::export(&self.tools, &part, mask.as_ref(), out, &watch)).await?
+            Box::pin(transfer::export(&self.tools, &part, mask.as_ref(), &mut out, &watch)).await?
         } else {
-            let packed = zstd::Encoder::new(out, LEVEL)?.auto_finish();
-            Box::pin(transfer::export(&self.tools, &part, mask.as_ref(), packed, &watch)).await?
+            let mut packed = zstd::Encoder::new(&mut out, LEVEL)?;
+            let work = transfer::export(&self.tools, &part, mask.as_ref(), &mut packed, &watch);
+            let report = Box::pin(work).await?;
+            // Dropped, it would not say that the disk has no room for its end.
+            packed.finish()?;
+            report
         };
+        out.flush()?;
         drop(progress);
         if args.output.is_some() {
             return self.terminal.show(&report, text::exported);

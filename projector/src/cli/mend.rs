@@ -1,7 +1,7 @@
 //! The commands that mend: dead letters, single leads, parts of the stream.
 
 use anyhow::{Result, bail};
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use clap::{Args, Subcommand};
 use leadpulse_nats::{Kind, instant};
 use serde_json::json;
@@ -79,13 +79,13 @@ pub(super) struct ReplayArgs {
     #[arg(long, value_name = "SEQ", conflicts_with = "from_time")]
     from_seq: Option<u64>,
     /// From this instant on, such as 2026-03-02T10:00:00Z, or an age such as 90m, 2h, 3d.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = instant::parse_or_age)]
     from_time: Option<DateTime<Utc>>,
     /// Up to this sequence.
     #[arg(long, value_name = "SEQ", conflicts_with = "to_time")]
     to_seq: Option<u64>,
     /// Before this instant, or an age.
-    #[arg(long, value_name = "TIME", value_parser = moment)]
+    #[arg(long, value_name = "TIME", value_parser = instant::parse_or_age)]
     to_time: Option<DateTime<Utc>>,
     /// Of this org.
     #[arg(long)]
@@ -156,25 +156,6 @@ impl LeadArgs {
         };
         Ok(LeadKey { org_id, board_id: self.board, item_id: self.item })
     }
-}
-
-/// An instant, or an age.
-pub(super) fn moment(text: &str) -> Result<DateTime<Utc>, String> {
-    let age = || {
-        let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-        let number: i64 = number.parse().ok()?;
-        let age = match unit {
-            "s" => TimeDelta::try_seconds(number),
-            "m" => TimeDelta::try_minutes(number),
-            "h" => TimeDelta::try_hours(number),
-            "d" => TimeDelta::try_days(number),
-            _ => None,
-        }?;
-        Utc::now().checked_sub_signed(age)
-    };
-    instant::parse(text).or_else(age).ok_or_else(|| {
-        "neither an instant such as 2026-03-02T10:00:00Z nor an age such as 2h".into()
-    })
 }
 
 impl Operator {

@@ -9,11 +9,14 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{terminal::Terminal, text};
-use crate::ops::{
-    Tools,
-    audit::{self, Act},
-    checkpoint::{self, Move},
-    pause, status,
+use crate::{
+    ops::{
+        Tools,
+        audit::{self, Act},
+        checkpoint::{self, Move},
+        pause, status,
+    },
+    rebuild, verify,
 };
 
 pub(super) const STATUS_HELP: &str = "\
@@ -130,6 +133,15 @@ impl Operator {
         let act = self.act("checkpoint set", arguments, Some(reason));
         let moved = self.audited(&act, checkpoint::set(&self.tools, wanted)).await?;
         self.terminal.show(&moved, |moved| format!("the position is {}", moved.to_seq))
+    }
+
+    pub(super) async fn rebuild(self, command: rebuild::command::Command) -> Result<()> {
+        rebuild::command::run(self.tools, command, self.terminal, &self.who).await
+    }
+
+    pub(super) async fn verify(&self, command: verify::command::Command) -> Result<ExitCode> {
+        let equal = verify::command::run(&self.tools, command, self.terminal).await?;
+        Ok(if equal { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 
     pub(super) async fn audit(&self, limit: i64) -> Result<()> {

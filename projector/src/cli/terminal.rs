@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Result, bail};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use leadpulse_service::cli::plain;
 use serde::Serialize;
 
 use crate::ops::Usage;
@@ -25,14 +26,9 @@ pub struct Terminal {
 
 impl Terminal {
     /// The data of a command: as JSON, or as text for people.
-    #[expect(clippy::print_stdout, reason = "the answer of a command-line tool")]
     pub fn show<T: Serialize>(&self, report: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-        if self.json {
-            println!("{}", serde_json::to_string(report)?);
-        } else {
-            println!("{}", text(report).trim_end());
-        }
-        Ok(())
+        let text = if self.json { serde_json::to_string(report)? } else { text(report) };
+        Ok(writeln!(std::io::stdout().lock(), "{}", plain(text.trim_end()))?)
     }
 
     /// Shows what will be done and asks. Where nobody can answer, only `--yes` does.
@@ -40,7 +36,7 @@ impl Terminal {
         if self.yes {
             return Ok(());
         }
-        eprintln!("{}", plan.trim_end());
+        eprintln!("{}", plain(plan.trim_end()));
         if !std::io::stdin().is_terminal() {
             bail!(Usage("nobody is there to ask: --yes does it without asking".to_owned()));
         }
@@ -120,8 +116,11 @@ pub fn who() -> String {
     format!("{user}@{}", host.trim())
 }
 
-/// Columns as wide as their widest cell; the first row is the heading.
+/// Columns as wide as their widest cell; the first row is the heading. A line break in a cell would break the row.
 pub fn table(rows: &[Vec<String>]) -> String {
+    let one_line = |cell: &String| plain(cell).replace('\n', " ");
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(one_line).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -129,7 +128,7 @@ pub fn table(rows: &[Vec<String>]) -> String {
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             let room = width.saturating_sub(cell.chars().count()) + 2;
@@ -148,9 +147,9 @@ mod tests {
 
     #[test]
     fn a_table_is_aligned_by_characters_and_not_by_bytes() {
-        let rows = [["name", "n"], ["דנה", "1"], ["x", "22"]];
+        let rows = [["name", "n"], ["דנה", "1"], ["x\ny", "22"]];
         let rows: Vec<Vec<String>> =
             rows.iter().map(|row| row.iter().map(ToString::to_string).collect()).collect();
-        assert_eq!(table(&rows), "name  n\nדנה   1\nx     22\n");
+        assert_eq!(table(&rows), "name  n\nדנה   1\nx y   22\n");
     }
 }

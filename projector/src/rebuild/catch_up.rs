@@ -37,7 +37,7 @@ impl CatchUp {
     /// Begins where the tables of the pool's schema stand.
     pub(super) async fn start(
         config: &Config,
-        mapping: &Mapping,
+        mapping: &Arc<Mapping>,
         pool: &PgPool,
         stream: &Stream,
         seen: &Seen,
@@ -49,14 +49,13 @@ impl CatchUp {
         seen.check(applied)?;
         let progress = Arc::new(Progress::new(&position.lanes));
         let (mut tasks, halt) = (JoinSet::new(), CancellationToken::new());
-        let mapping = Arc::new(mapping.clone());
         let mut senders = Vec::new();
         for (number, from) in (0..).zip(position.lanes) {
             let settings = LaneSettings {
                 number,
                 fence,
                 position: from,
-                mapping: Arc::clone(&mapping),
+                mapping: Arc::clone(mapping),
                 parked_leads_limit: i64::from(config.projector.parked_leads_limit),
             };
             let (sender, receiver) = mpsc::channel(lane::QUEUE);

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use futures_util::TryStreamExt;
 use sqlx::AssertSqlSafe;
 
-use super::{Phase, Rebuild, Rebuilder, fill::checksum, keeper::Keeper, ledger};
+use super::{Phase, Rebuild, Rebuilder, fill::checksum, ledger};
 use crate::{
     fold::LeadState,
     store::{self, LEAD_COLUMNS},
@@ -14,7 +14,7 @@ use crate::{
 /// Between two words to the operator.
 const STEP: i64 = 10_000;
 
-pub(super) async fn check(tool: &Rebuilder, rebuild: &mut Rebuild, _: &Keeper) -> Result<()> {
+pub(super) async fn check(tool: &Rebuilder, rebuild: &mut Rebuild) -> Result<()> {
     let query = format!("select {LEAD_COLUMNS} from lead_fact");
     let mut connection = tool.shadow.acquire().await?;
     let mut rows = sqlx::query(AssertSqlSafe(query)).fetch(&mut *connection);

@@ -4,13 +4,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use leadpulse_service::config::Config;
 use serde_json::{Value, json};
 
 use super::{Phase, Plan, Rebuild, Rebuilder, Report, Swapped};
 use crate::{
     cli::terminal::Terminal,
-    ops::audit::{self, Act},
+    ops::{
+        Tools,
+        audit::{self, Act},
+    },
 };
 
 /// Make the read models anew from the stream, beside the live ones, with the mapping of today.
@@ -54,23 +56,13 @@ pub struct Why {
     reason: Option<String>,
 }
 
-/// How an operator wants it.
-pub struct Manner {
-    pub json: bool,
-    /// Do not ask.
-    pub yes: bool,
-    pub who: String,
-}
-
-impl Manner {
-    pub(crate) fn terminal(&self) -> Terminal {
-        Terminal { json: self.json, yes: self.yes }
-    }
-}
-
-pub async fn run(config: Config, command: Command, manner: &Manner) -> Result<()> {
-    let terminal = manner.terminal();
-    let tool = Rebuilder::open(config, progress(terminal)).await?;
+pub(crate) async fn run(
+    tools: Tools,
+    command: Command,
+    terminal: Terminal,
+    who: &str,
+) -> Result<()> {
+    let tool = Rebuilder::open(tools, progress(terminal)).await?;
     match command {
         Command::Plan => terminal.show(&plan_json(&tool.plan().await?), plan_text),
         Command::Status => {
@@ -80,13 +72,13 @@ pub async fn run(config: Config, command: Command, manner: &Manner) -> Result<()
             terminal.confirm(&intent(&tool, &command).await?)?;
             let (name, why, text) = name(&command);
             let act = Act {
-                who: manner.who.clone(),
+                who: who.to_owned(),
                 org_id: None,
                 command: name,
                 arguments: arguments(&command),
                 reason: why.reason.clone(),
             };
-            let work = Box::pin(change(&tool, &command, &manner.who));
+            let work = Box::pin(change(&tool, &command, who));
             let report = audit::audited(&tool.live, &act, work).await?;
             terminal.show(&report, text)
         }
@@ -156,7 +148,7 @@ fn over(phase: Phase) -> bool {
 }
 
 /// A bar, or plain lines, for each piece of work in turn.
-pub fn progress(terminal: Terminal) -> Report {
+pub(crate) fn progress(terminal: Terminal) -> Report {
     let present = Mutex::new(None);
     Arc::new(move |what, done, total| {
         let mut present = present.lock().unwrap_or_else(PoisonError::into_inner);
@@ -187,7 +179,7 @@ fn plan_json(plan: &Plan) -> Value {
 }
 
 fn plan_text(plan: &Value) -> String {
-    let hash = |name: &str| plan[name].as_str().unwrap_or_default().to_owned();
+    let hash = |name: &str| plan[name].as_str().unwrap_or("none").to_owned();
     let mapping = if plan["mapping_of_tables"] == plan["mapping_of_today"] {
         format!("mapping    {}, the same as of the live tables", hash("mapping_of_today"))
     } else {
@@ -214,7 +206,7 @@ fn plan_text(plan: &Value) -> String {
     text
 }
 
-pub fn rebuild_json(rebuild: Option<&Rebuild>) -> Value {
+fn rebuild_json(rebuild: Option<&Rebuild>) -> Value {
     let Some(rebuild) = rebuild else { return Value::Null };
     json!({
         "id": rebuild.id,

@@ -20,7 +20,7 @@ use crate::{
         range::{Bounds, Select},
     },
     refold::{Pass, Refold},
-    store::{self, LeftOut, Parked, WriteError},
+    store::{self, LeftOut, Parked, Position, WriteError},
 };
 
 /// Rows of one COPY.
@@ -39,7 +39,7 @@ pub(super) async fn fold(tool: &Rebuilder, rebuild: &mut Rebuild, keeper: &Keepe
         stream: &tool.stream,
         identity: &tool.seen.identity,
         from: u64::try_from(rebuild.from_seq)?,
-        positions: vec![u64::try_from(rebuild.target_seq)?],
+        position: Position { lanes: vec![u64::try_from(rebuild.target_seq)?] },
         mapping: &tool.mapping,
         left_out: &skipped,
         select: Select::default(),
@@ -168,12 +168,11 @@ async fn park(
     key: &LeadKey,
     reason: &str,
 ) -> Result<(Option<i64>, Vec<Parked>)> {
-    let to = refold.positions.iter().copied().max().unwrap_or(0);
     let left_out = LeftOut { waiting: HashSet::new(), skipped: refold.left_out.clone() };
     let history = LeadHistory::read(
         refold.stream,
         refold.identity,
-        Bounds { from: refold.from, to },
+        Bounds { from: refold.from, to: refold.position.farthest() },
         key,
         &tool.mapping,
         &left_out,

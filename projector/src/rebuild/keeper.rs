@@ -40,7 +40,7 @@ pub(super) struct Keeper {
 impl Keeper {
     pub(super) fn start(tool: &Rebuilder, rebuild: &Rebuild) -> Self {
         let shared = Arc::new(Shared {
-            read: AtomicU64::new(0),
+            read: AtomicU64::new(u64::try_from(rebuild.read_seq).unwrap_or(0)),
             slow: AtomicBool::new(false),
             lost: CancellationToken::new(),
         });

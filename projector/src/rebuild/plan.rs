@@ -35,7 +35,8 @@ pub struct Plan {
     pub expected: Duration,
     /// What the new tables take beside the old ones, by what these take.
     pub bytes: i64,
-    pub mapping_of_tables: String,
+    /// None if nothing was ever projected into them.
+    pub mapping_of_tables: Option<String>,
     pub mapping_of_today: String,
     /// Sampled rows, and how many of them mean something else under the labels of today. Another
     /// choice of columns shows only in the rebuilt tables themselves.
@@ -47,7 +48,6 @@ pub struct Plan {
 
 pub(super) async fn plan(tool: &Rebuilder) -> Result<Plan> {
     let seen = &tool.seen;
-    let own = tool.mapping.hash();
     let sizes = sqlx::query(
         "select greatest(reltuples, 0)::bigint,
              pg_total_relation_size('public.lead_fact') + pg_total_relation_size('public.agent_metrics')
@@ -70,8 +70,8 @@ pub(super) async fn plan(tool: &Rebuilder) -> Result<Plan> {
         events_per_second: rate,
         expected,
         bytes: sizes.try_get(1)?,
-        mapping_of_tables: store::mapping_of_tables(&tool.live, &own).await?,
-        mapping_of_today: own,
+        mapping_of_tables: store::known_mapping(&tool.live).await?,
+        mapping_of_today: tool.mapping.hash(),
         sampled_rows,
         differing_rows,
         obstacles: obstacles(tool).await?,

@@ -42,7 +42,6 @@ pub async fn park(connection: &mut PgConnection, events: &[Parked]) -> Result<()
     }
     let of =
         |event: &Parked, read: fn(&Envelope) -> Option<i64>| event.envelope.as_ref().and_then(read);
-    let text = |text: &str| text.replace('\0', "");
     sqlx::query(
         "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason,
              payload, trace_id)
@@ -63,6 +62,11 @@ pub async fn park(connection: &mut PgConnection, events: &[Parked]) -> Result<()
     .execute(connection)
     .await?;
     Ok(())
+}
+
+/// Postgres' texts have no zero byte, and nothing of what says which letter it is may refuse the letter.
+fn text(text: &str) -> String {
+    text.replace('\0', "")
 }
 
 /// How `resolution` begins where an operator decided that the event must never be applied.
@@ -130,27 +134,35 @@ pub async fn letters_of(
     rows.into_iter().map(letter).collect()
 }
 
-/// How a retry of a lead's letters ended: resolved, or parked on with the new reason.
+/// How reading or applying letters again ended: resolved, or parked on with the reason `$2`.
+macro_rules! settle {
+    ($which:literal) => {
+        concat!(
+            "update dead_letter set
+                 retry_requested_at = null,
+                 reason = coalesce($2, reason),
+                 resolved_at = case when $2::text is null then now() end,
+                 resolution = case when $2::text is null then 'retried' end
+             where projection = $1 and resolved_at is null and ",
+            $which
+        )
+    };
+}
+
+/// The letters of a lead, after a retry.
 pub async fn settle_letters(
     connection: &mut PgConnection,
     key: &LeadKey,
     refused: Option<&str>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update dead_letter set
-             retry_requested_at = null,
-             reason = coalesce($5, reason),
-             resolved_at = case when $5::text is null then now() end,
-             resolution = case when $5::text is null then 'retried' end
-         where projection = $1 and org_id = $2 and board_id = $3 and item_id = $4 and resolved_at is null",
-    )
-    .bind(PROJECTION)
-    .bind(&key.org_id)
-    .bind(key.board_id)
-    .bind(key.item_id)
-    .bind(refused)
-    .execute(connection)
-    .await?;
+    sqlx::query(settle!("org_id = $3 and board_id = $4 and item_id = $5"))
+        .bind(PROJECTION)
+        .bind(refused.map(text))
+        .bind(&key.org_id)
+        .bind(key.board_id)
+        .bind(key.item_id)
+        .execute(connection)
+        .await?;
     Ok(())
 }
 
@@ -214,34 +226,27 @@ pub async fn name_unread(
     )
     .bind(PROJECTION)
     .bind(seq)
-    .bind(&envelope.org)
+    .bind(text(&envelope.org))
     .bind(envelope.board_id)
     .bind(envelope.item_id)
-    .bind(&envelope.event_id)
-    .bind(envelope.kind.as_str())
+    .bind(text(&envelope.event_id))
+    .bind(text(envelope.kind.as_str()))
     .execute(connection)
     .await?;
     Ok(())
 }
 
-/// How reading it again ended: done, or parked on with the reason of now.
+/// The letter of no lead, after it was read again.
 pub async fn settle_unread(
     connection: &mut PgConnection,
     seq: i64,
     refused: Option<&str>,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update dead_letter set
-             retry_requested_at = null,
-             reason = coalesce($3, reason),
-             resolved_at = case when $3::text is null then now() end,
-             resolution = case when $3::text is null then 'retried' end
-         where projection = $1 and seq = $2 and resolved_at is null",
-    )
-    .bind(PROJECTION)
-    .bind(seq)
-    .bind(refused)
-    .execute(connection)
-    .await?;
+    sqlx::query(settle!("seq = $3"))
+        .bind(PROJECTION)
+        .bind(refused.map(text))
+        .bind(seq)
+        .execute(connection)
+        .await?;
     Ok(())
 }

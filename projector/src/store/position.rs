@@ -179,7 +179,6 @@ pub async fn positions(
 
 /// The mapping that the read models were made with. The first projector says which.
 pub async fn mapping_of_tables(pool: &PgPool, own: &str) -> Result<String, sqlx::Error> {
-    let known = "select hash from projection_mapping where projection = $1";
     sqlx::query(
         "insert into projection_mapping (projection, hash) values ($1, $2)
          on conflict (projection) do nothing",
@@ -188,7 +187,17 @@ pub async fn mapping_of_tables(pool: &PgPool, own: &str) -> Result<String, sqlx:
     .bind(own)
     .execute(pool)
     .await?;
-    sqlx::query_scalar(known).bind(PROJECTION).fetch_one(pool).await
+    known_mapping(pool).await?.ok_or(sqlx::Error::RowNotFound)
+}
+
+/// The same for those who only ask: none before the first projector has said it.
+pub async fn known_mapping(
+    executor: impl sqlx::PgExecutor<'_>,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar("select hash from projection_mapping where projection = $1")
+        .bind(PROJECTION)
+        .fetch_optional(executor)
+        .await
 }
 
 /// A swap's tables bring their mapping along: the rebuilt one, or the one before it. The other one is

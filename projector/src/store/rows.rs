@@ -1,8 +1,10 @@
 //! Whole rows of LeadFact, in bulk: COPY into a table without indexes, and read back field by field.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use sqlx::{
-    Encode, PgConnection, Postgres, Row,
+    AssertSqlSafe, Encode, PgConnection, Postgres, Row,
     encode::IsNull,
     postgres::{PgArgumentBuffer, PgRow},
 };
@@ -102,6 +104,29 @@ impl Piece {
         let mut buffer = std::mem::take(&mut self.buffer);
         Bytes::from(std::mem::take(&mut *buffer))
     }
+}
+
+/// A row as it is stored, with its state.
+pub type StoredLead = (LeadRow, Vec<u8>);
+
+/// The stored ones of these leads.
+pub async fn load_rows(
+    connection: &mut PgConnection,
+    keys: &[LeadKey],
+) -> Result<HashMap<LeadKey, StoredLead>, sqlx::Error> {
+    let query = format!(
+        "select {LEAD_COLUMNS}
+         from unnest($1::text[], $2::bigint[], $3::bigint[]) as wanted (org_id, board_id, item_id)
+         join lead_fact using (org_id, board_id, item_id)"
+    );
+    let rows = sqlx::query(AssertSqlSafe(query))
+        .bind(keys.iter().map(|key| key.org_id.as_str()).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.board_id).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.item_id).collect::<Vec<_>>())
+        .fetch_all(connection)
+        .await?;
+    let read = |row: &PgRow| read_lead(row).map(|(key, row, state)| (key, (row, state)));
+    rows.iter().map(read).collect()
 }
 
 /// A row selected by [`LEAD_COLUMNS`]: its key, its fields, and its stored state.

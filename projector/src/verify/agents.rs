@@ -1,6 +1,6 @@
 //! AgentMetrics: each row computed again, from the folded leads, for the instant at which it was computed.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use anyhow::Result;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -70,8 +70,8 @@ impl Agents {
             sqlx::query_as("select distinct org_id, agent_id from agent_dirty")
                 .fetch_all(snapshot)
                 .await?;
-        let days = ground.config.orgs.iter().flat_map(|org| org.windows.iter()).max();
-        let hours = ground.config.orgs.iter().map(|org| org.hot.window_hours).max();
+        let days = ground.tools.config.orgs.iter().flat_map(|org| org.windows.iter()).max();
+        let hours = ground.tools.config.orgs.iter().map(|org| org.hot.window_hours).max();
         let longest = TimeDelta::days(i64::from(days.copied().unwrap_or(0)))
             .max(TimeDelta::hours(i64::from(hours.unwrap_or(0))));
         let oldest = rows.iter().map(|row| row.computed_at).min().unwrap_or_else(Utc::now);
@@ -81,7 +81,7 @@ impl Agents {
 
     pub(super) fn add(&mut self, ground: &Ground<'_>, pass: &Pass) {
         for (key, state) in &pass.leads {
-            let board = ground.mapping.board(&key.org_id, key.board_id);
+            let board = ground.tools.mapping.board(&key.org_id, key.board_id);
             let Some(row) = board.and_then(|board| state.row(board)) else { continue };
             if row.lifecycle == Lifecycle::Deleted {
                 continue;
@@ -129,11 +129,11 @@ impl Agents {
     }
 
     pub(super) fn compare(&self, ground: &Ground<'_>, verdict: &mut Verdict) {
-        let mut known = BTreeMap::<(&str, i64, i64), ()>::new();
+        let mut known = BTreeSet::<(&str, i64, i64)>::new();
         for row in &self.rows {
-            known.insert((&row.org_id, row.agent_id, row.window_days.into()), ());
+            known.insert((&row.org_id, row.agent_id, row.window_days.into()));
             let agent = (row.org_id.clone(), row.agent_id);
-            let Some(org) = ground.config.org(&row.org_id) else { continue };
+            let Some(org) = ground.tools.config.org(&row.org_id) else { continue };
             if self.pending.contains(&agent) {
                 continue;
             }
@@ -152,9 +152,9 @@ impl Agents {
                 verdict.pending_agents += 1;
                 continue;
             }
-            let windows = ground.config.org(org_id).map_or(&[][..], |org| &org.windows);
+            let windows = ground.tools.config.org(org_id).map_or(&[][..], |org| &org.windows);
             for days in windows {
-                if !known.contains_key(&(org_id, *agent_id, i64::from(*days))) {
+                if !known.contains(&(org_id.as_str(), *agent_id, i64::from(*days))) {
                     verdict.note(Difference {
                         org_id: org_id.clone(),
                         ..Difference::whole("agent", format!("{agent_id}/{days}d"), "there".into())

@@ -2,10 +2,9 @@
 
 use anyhow::Result;
 use clap::Args;
-use leadpulse_service::config::Config;
 
 use super::{Scope, Verdict, verify};
-use crate::rebuild::command::{Manner, progress};
+use crate::{cli::terminal::Terminal, ops::Tools, rebuild::command::progress};
 
 /// Fold the stream beside the tables and compare every row and field, while the projection goes on.
 ///
@@ -26,10 +25,9 @@ pub struct Command {
 }
 
 /// Is everything equal?
-pub async fn run(config: &Config, command: Command, manner: &Manner) -> Result<bool> {
+pub(crate) async fn run(tools: &Tools, command: Command, terminal: Terminal) -> Result<bool> {
     let scope = Scope { org: command.org, board: command.board, sample: command.sample };
-    let terminal = manner.terminal();
-    let verdict = verify(config, &scope, progress(terminal)).await?;
+    let verdict = verify(tools, &scope, progress(terminal)).await?;
     terminal.show(&verdict.to_json(), |_| text(&verdict))?;
     Ok(verdict.is_equal())
 }

@@ -37,7 +37,7 @@ pub(super) async fn compare(
         }
         verdict.leads += 1;
         let meant = pass.leads.get(&key).and_then(|state| {
-            let board = ground.mapping.board(&key.org_id, key.board_id)?;
+            let board = ground.tools.mapping.board(&key.org_id, key.board_id)?;
             Some((state.row(board)?, state))
         });
         match (store::read_lead(&row), meant) {
@@ -55,7 +55,7 @@ pub(super) async fn compare(
         known.insert(key);
     }
     for (key, state) in &pass.leads {
-        let board = ground.mapping.board(&key.org_id, key.board_id);
+        let board = ground.tools.mapping.board(&key.org_id, key.board_id);
         let has_row = board.is_some_and(|board| state.row(board).is_some());
         if has_row && ground.takes(&key.org_id, key.board_id) && !known.contains(key) {
             verdict.note(Difference::of_lead(key, "row", None, Some("there".into())));
@@ -74,7 +74,7 @@ fn compare_row(
     (meant, state): (&LeadRow, &LeadState),
     verdict: &mut Verdict,
 ) {
-    // Every field of the row; a field that is added to it is missing here until somebody looks.
+    // The pattern names every field: one that is added to the row does not compile until it stands here, too.
     macro_rules! fields {
         ($($field:ident),*) => {
             let LeadRow { $($field: _),* } = row;

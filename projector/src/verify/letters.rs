@@ -1,10 +1,11 @@
 //! Dead letters: each is a message of the stream, and whoever waits behind one waits there, too.
 
 use anyhow::Result;
+use async_nats::jetstream::stream::RawMessageErrorKind;
 use sqlx::{PgConnection, Row};
 
 use super::{Difference, Ground, Verdict};
-use crate::{refold::Pass, store::PROJECTION};
+use crate::{reader::ReadError, refold::Pass, store::PROJECTION};
 
 /// Letters whose message is fetched and compared.
 const FETCHED: i64 = 1000;
@@ -43,7 +44,8 @@ pub(super) async fn compare(
         let said = match message {
             Ok(message) if message.payload == payload => continue,
             Ok(_) => "another message",
-            Err(_) => "no message",
+            Err(error) if error.kind() == RawMessageErrorKind::NoMessageFound => "no message",
+            Err(error) => return Err(ReadError::Nats(error.to_string()).into()),
         };
         verdict.note(Difference {
             org_id: row.try_get(1)?,

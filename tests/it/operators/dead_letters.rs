@@ -14,7 +14,7 @@ fn event(kind: &str, item: i64, n: usize, more: Value) -> String {
     event.to_string()
 }
 
-fn named(item: i64, name: &str, n: usize) -> String {
+pub(super) fn named(item: i64, name: &str, n: usize) -> String {
     event("update_name", item, n, json!({ "value": { "name": name } }))
 }
 

@@ -1,10 +1,12 @@
+use std::process::Stdio;
+
 use serde_json::{Value, json};
 use tests::{
     harness::Projection,
     naive::{AgentMetrics, World, agents},
 };
 
-use super::{history, json, operate, refused, setup};
+use super::{dead_letters::named, history, json, operate, refused, setup};
 
 #[tokio::test]
 async fn each_field_of_a_lead_names_its_events_and_a_row_that_is_not_theirs_is_told() {
@@ -52,6 +54,25 @@ async fn each_field_of_a_lead_names_its_events_and_a_row_that_is_not_theirs_is_t
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&output.stdout).contains("THE TABLE HAS \"Wrong\""));
     assert!(String::from_utf8_lossy(&output.stderr).contains("rebuild-lead"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lead_to_which_more_happens_meanwhile_is_still_what_its_events_make_it() {
+    let mut projection = Projection::start(setup()).await;
+    projection.publish(&[named(3, "before", 0)]).await;
+    projection.settle().await;
+    let mut explain =
+        projection.ground.command("projector", &["explain", "lead", "9001", "3", "--json"]);
+    // The read takes its time, and the lane goes on.
+    explain.env("FAILPOINTS", "range-message=1*sleep(700)");
+    let mut child = explain.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut n = 1;
+    while child.try_wait().unwrap().is_none() {
+        projection.publish(&[named(3, &format!("name {n}"), n)]).await;
+        n += 1;
+    }
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 #[tokio::test]

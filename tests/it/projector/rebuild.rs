@@ -146,3 +146,43 @@ async fn each_change_leaves_an_audit_row_with_its_reason_and_its_result() {
     assert_eq!(reason.as_deref(), Some("the mapping was wrong"));
     assert_eq!((rows[1].3, rows[2].3), (true, false));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_asks_neither_migrates_nor_says_what_the_tables_were_made_with() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    projection.projector.kill9();
+    let pool = &projection.ground.database.pool;
+    sqlx::raw_sql("delete from projection_mapping").execute(pool).await.unwrap();
+    let plan = rebuild(&projection, &["plan"]);
+    assert!(plan["mapping_of_tables"].is_null(), "{plan}");
+    assert_eq!(number(&projection, "select count(*) from projection_mapping").await, 0);
+    for (version, wanted) in
+        [(1, "`projector migrate` first"), (i64::MAX, "newer than this binary")]
+    {
+        let query = "update _sqlx_migrations set version = $1
+            where version = (select max(version) from _sqlx_migrations) returning version";
+        sqlx::query(query).bind(version).execute(pool).await.unwrap();
+        for command in ["plan", "status", "start"] {
+            let said = refused(&projection, &[command]);
+            assert!(said.contains(wanted), "{said}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nobody_can_read_counts_as_memory_too() {
+    let projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    let jetstream = projection.jetstream().await;
+    for _ in 0..30 {
+        let rubbish = "x".repeat(50_000);
+        let publish = jetstream.publish("leadpulse.events.demo.9001.other", rubbish.into());
+        publish.await.unwrap().await.unwrap();
+    }
+    let environment = |mib| [("LEADPULSE_PROJECTOR_REBUILD_MEMORY_MIB", mib)];
+    let output = operator(&projection, &["start"], &environment("1"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("raise projector.rebuild_memory_mib"), "{said}");
+    assert!(operator(&projection, &["start"], &environment("8")).status.success());
+}

@@ -7,13 +7,14 @@ use chrono::{DateTime, Utc};
 use leadpulse_nats::instant;
 use serde::Serialize;
 use serde_json::Value;
+use sqlx::Connection;
 
 use crate::{
     event::{Act, Field, LeadEvent, LeadKey, Write},
     fold::LeadRow,
     ops::{Tools, fields},
     reader::{lead::LeadHistory, range::Bounds},
-    store::{self, LEAD_COLUMNS, LeftOut, read_lead},
+    store::{self, LeftOut},
 };
 
 #[derive(Debug, Clone, Serialize)]
@@ -57,18 +58,25 @@ type Written<'e> = (&'e LeadEvent, &'e Write);
 pub async fn lead(tools: &Tools, key: &LeadKey) -> Result<Option<ExplainedLead>> {
     let Some(board) = tools.mapping.board(&key.org_id, key.board_id) else { return Ok(None) };
     let (stream, seen) = tools.stream().await?;
+    let identity = &seen.identity;
     let mut connection = tools.pool.acquire().await?;
-    let position = store::positions(&mut connection, &seen.identity).await?;
+    // All of one instant: a lane that goes on meanwhile must not look like a row that is wrong.
+    let begin = "begin isolation level repeatable read read only";
+    let mut snapshot = connection.begin_with(begin).await?;
+    let position = store::positions(&mut snapshot, identity).await?;
+    let left_out = LeftOut::load(&mut snapshot).await?;
+    let stored = store::load_rows(&mut snapshot, std::slice::from_ref(key)).await;
+    snapshot.rollback().await?;
+    let stored = stored.context("the row can't be read")?.remove(key);
+    let stored = stored.map(|(row, _)| fields::of(&row)).unwrap_or_default();
     let lane = crate::lane::bucket(&key.org_id, key.board_id, key.item_id);
     let bounds = Bounds { from: seen.first.max(1), to: position.of_bucket(lane) };
-    let left_out = LeftOut::load(&mut connection).await?;
-    let identity = &seen.identity;
     let history =
         LeadHistory::read(&stream, identity, bounds, key, &tools.mapping, &left_out).await?;
+    // Kept until here: no more boards are read at once than there are connections for it.
+    drop(connection);
     let Some((_, row)) = history.fold(board) else { return Ok(None) };
     ensure!(seen.first <= 1, "the stream begins at {}: what came before is gone", seen.first);
-    let stored = stored(tools, key).await?;
-    let stored = stored.as_ref().map(fields::of).unwrap_or_default();
     let explained = Explain { history: &history, row: &row, board };
     let fields: Vec<ExplainedField> = fields::of(&row)
         .into_iter()
@@ -88,20 +96,6 @@ pub async fn lead(tools: &Tools, key: &LeadKey) -> Result<Option<ExplainedLead>>
         agrees: fields.iter().all(|field| field.stored.is_none()),
         fields,
     }))
-}
-
-async fn stored(tools: &Tools, key: &LeadKey) -> Result<Option<LeadRow>> {
-    let query = format!(
-        "select {LEAD_COLUMNS} from lead_fact where org_id = $1 and board_id = $2 and item_id = $3"
-    );
-    let row = sqlx::query(sqlx::AssertSqlSafe(query))
-        .bind(&key.org_id)
-        .bind(key.board_id)
-        .bind(key.item_id)
-        .fetch_optional(&tools.pool)
-        .await?;
-    let row = row.map(|row| read_lead(&row)).transpose().context("the row can't be read")?;
-    Ok(row.map(|(_, row, _)| row))
 }
 
 struct Explain<'e> {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use anyhow::{Result, ensure};
-use sqlx::{PgConnection, PgPool};
+use sqlx::PgPool;
 
 use super::{Ground, Wanted, Watch};
 use crate::{
@@ -12,19 +12,16 @@ use crate::{
     lane::{Delivery, bucket},
     ops::Usage,
     reader::range::{Bounds, RangeReader, Select},
-    store::{self, LEAD_COLUMNS, LeftOut, Position, read_lead},
+    store::{self, LeftOut, Position, StoredLead},
 };
 
 /// Leads that one replay takes; more are the business of a rebuild.
 const MOST_LEADS: usize = 200_000;
 
-/// A row as it is stored, with its state.
-pub(super) type Stored = (LeadRow, Vec<u8>);
-
 /// A lead that the selected events are about.
 #[derive(Debug, Default)]
 pub(super) struct Touched {
-    pub(super) stored: Option<Stored>,
+    pub(super) stored: Option<StoredLead>,
     pub(super) state: LeadState,
     pub(super) row: Option<LeadRow>,
     pub(super) events: u64,
@@ -169,7 +166,7 @@ impl Folded {
             .collect();
         if !new.is_empty() {
             let keys: Vec<LeadKey> = new.into_iter().cloned().collect();
-            let mut stored = load_rows(&mut *pool.acquire().await?, &keys).await?;
+            let mut stored = store::load_rows(&mut *pool.acquire().await?, &keys).await?;
             for key in keys {
                 let stored = stored.remove(&key);
                 let state = stored.as_ref().and_then(|(_, state)| LeadState::decode(state).ok());
@@ -194,25 +191,4 @@ impl Folded {
         }
         Ok(())
     }
-}
-
-/// The stored ones of these leads.
-pub(super) async fn load_rows(
-    connection: &mut PgConnection,
-    keys: &[LeadKey],
-) -> Result<HashMap<LeadKey, Stored>, sqlx::Error> {
-    let query = format!(
-        "select {LEAD_COLUMNS}
-         from unnest($1::text[], $2::bigint[], $3::bigint[]) as wanted (org_id, board_id, item_id)
-         join lead_fact using (org_id, board_id, item_id)"
-    );
-    let rows = sqlx::query(sqlx::AssertSqlSafe(query))
-        .bind(keys.iter().map(|key| key.org_id.as_str()).collect::<Vec<_>>())
-        .bind(keys.iter().map(|key| key.board_id).collect::<Vec<_>>())
-        .bind(keys.iter().map(|key| key.item_id).collect::<Vec<_>>())
-        .fetch_all(connection)
-        .await?;
-    let read =
-        |row: &sqlx::postgres::PgRow| read_lead(row).map(|(key, row, state)| (key, (row, state)));
-    rows.iter().map(read).collect()
 }

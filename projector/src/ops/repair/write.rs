@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::{
     Ground,
-    fold::{Folded, Touched, load_rows},
+    fold::{Folded, Touched},
 };
 use crate::{event::LeadKey, store, version};
 
@@ -34,7 +34,7 @@ impl Ground<'_> {
         let mut tx = self.tools.pool.begin().await?;
         store::hold_lanes(&mut tx, &self.seen.identity).await?;
         let keys: Vec<LeadKey> = leads.iter().map(|(key, _)| (*key).clone()).collect();
-        let now = load_rows(&mut tx, &keys).await?;
+        let now = store::load_rows(&mut tx, &keys).await?;
         let (still, moved_on): (Vec<_>, Vec<_>) =
             leads.iter().partition(|(key, lead)| now.get(*key) == lead.stored.as_ref());
         let rows: Vec<_> = still

@@ -35,12 +35,12 @@ pub struct Part {
     pub select: Select,
 }
 
-/// Writes that part of the stream. The writer compresses, or does not.
+/// Writes that part of the stream. The writer compresses, or does not; to finish it is the caller's.
 pub async fn export(
     tools: &Tools,
     part: &Part,
     mask: Option<&Mask>,
-    mut out: impl Write,
+    out: &mut impl Write,
     watch: &(dyn Fn(u64, u64) + Send + Sync),
 ) -> Result<Exported> {
     let (stream, seen) = tools.stream().await?;
@@ -76,7 +76,6 @@ pub async fn export(
     }
     let end = End { messages, sha256: hex::encode(digest.finalize()) };
     writeln!(out, "{}", serde_json::to_string(&end)?)?;
-    out.flush()?;
     let Bounds { from, to } = bounds;
     Ok(Exported { from_seq: from, to_seq: to, messages, unreadable, masked: mask.is_some() })
 }
