@@ -13,11 +13,18 @@ pub fn cut(at: DateTime<Utc>) -> DateTime<Utc> {
     from_micros(at.timestamp_micros()).unwrap_or(at)
 }
 
+const FIRST_MICROS: i64 = -62_135_596_800_000_000;
+const LAST_MICROS: i64 = 253_402_300_799_999_999;
+
+/// The first instant of the year 1: there is none before it.
+pub const FIRST: DateTime<Utc> = match DateTime::from_timestamp_micros(FIRST_MICROS) {
+    Some(first) => first,
+    None => DateTime::<Utc>::MIN_UTC,
+};
+
 /// Years 1 to 9999: what RFC 3339 can write and every store can hold.
 pub fn from_micros(micros: i64) -> Option<DateTime<Utc>> {
-    const FIRST: i64 = -62_135_596_800_000_000;
-    const LAST: i64 = 253_402_300_799_999_999;
-    if !(FIRST..=LAST).contains(&micros) {
+    if !(FIRST_MICROS..=LAST_MICROS).contains(&micros) {
         return None;
     }
     Utc.timestamp_micros(micros).single()
@@ -110,7 +117,10 @@ mod tests {
 
     #[test]
     fn an_age_is_reckoned_from_now_and_may_be_as_long_as_time() {
-        let hours = |text| (Utc::now() - parse_or_age(text).unwrap()).num_hours();
+        let hours = |text| {
+            let at = parse_or_age(text).unwrap();
+            (Utc::now() - at).num_hours()
+        };
         assert_eq!((hours("120m"), hours("3d"), hours("7200s")), (2, 72, 2));
         assert_eq!(parse_or_age("2025-02-04T19:20:54Z").ok(), parse("2025-02-04T19:20:54Z"));
         for text in ["", "h", "2", "2w", "\u{5d0}", "99999999999999999d", "9999999999d"] {
