@@ -55,9 +55,10 @@ impl Period {
 }
 
 impl Span {
-    /// The span of the same length just before.
+    /// The span of the same length just before; no instant is before the first one.
     pub(crate) fn previous(self) -> Self {
-        Self { from: self.from - (self.to - self.from), to: self.from }
+        let from = self.from - (self.to - self.from);
+        Self { from: from.max(leadpulse_nats::instant::FIRST), to: self.from }
     }
 }
 
@@ -122,5 +123,7 @@ mod tests {
         let span = Period::LastDays(7).at(now);
         assert_eq!(span.previous().to, span.from);
         assert_eq!(span.previous().from, now - TimeDelta::days(14));
+        let all = Span { from: leadpulse_nats::instant::FIRST, to: now };
+        assert_eq!(all.previous().from, leadpulse_nats::instant::FIRST);
     }
 }

@@ -47,6 +47,18 @@ async fn a_summary_has_the_figures_of_both_spans_and_what_changed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_span_may_be_as_long_as_time_although_there_is_none_before_it() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    for kpi in ["summary", "funnel"] {
+        let path = format!("/v1/kpis/{kpi}?from=0001-01-02&to=9999-12-30");
+        let answer = reads.read(&path).await;
+        let count = if kpi == "summary" { "assigned_count" } else { "entered_count" };
+        assert_eq!((&answer["current"][count], &answer["previous"][count]), (&json!(8), &json!(0)));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_leaderboard_ranks_by_any_metric_then_by_agent() {
     let reads = Reads::start(false, &[]).await;
     reads.run(METRICS, 4).await;
