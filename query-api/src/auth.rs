@@ -26,6 +26,8 @@ const REMEMBERED: u64 = 10_000;
 pub(crate) struct Caller {
     pub(crate) org: Arc<Org>,
     pub(crate) key_id: Uuid,
+    /// Of the key: to ask for it again.
+    hash: [u8; 32],
     scopes: Scopes,
 }
 
@@ -33,7 +35,8 @@ impl Caller {
     /// This service itself, for an org's reads that nobody has asked for yet.
     pub(crate) fn of_the_service(org: &Arc<Org>) -> Self {
         let scopes = [Scope::Leads, Scope::Metrics].map(|scope| scope.as_str().to_owned());
-        Self { org: Arc::clone(org), key_id: Uuid::nil(), scopes: Scopes::of(&scopes) }
+        let (org, scopes) = (Arc::clone(org), Scopes::of(&scopes));
+        Self { org, key_id: Uuid::nil(), hash: [0; 32], scopes }
     }
 
     pub(crate) fn may(&self, scope: Scope) -> bool {
@@ -84,7 +87,15 @@ impl Keys {
     }
 
     pub(crate) async fn caller(&self, key: &str) -> Result<Caller, Problem> {
-        let hash = key::hash(key).ok_or(Problem::Unauthorized)?;
+        self.by_hash(key::hash(key).ok_or(Problem::Unauthorized)?).await
+    }
+
+    /// Was the caller's key revoked, or did it expire, since the caller was let in? Not known is no.
+    pub(crate) async fn is_gone(&self, caller: &Caller) -> bool {
+        matches!(self.by_hash(caller.hash).await, Err(Problem::Unauthorized))
+    }
+
+    async fn by_hash(&self, hash: [u8; 32]) -> Result<Caller, Problem> {
         let stored = match self.known.get(&hash).await {
             Some(stored) => stored,
             None => {
@@ -98,7 +109,7 @@ impl Keys {
             return Err(Problem::Unauthorized);
         }
         let org = self.orgs.get(&stored.org_id).cloned().ok_or(Problem::Unauthorized)?;
-        Ok(Caller { org, key_id: stored.id, scopes: Scopes::of(&stored.scopes) })
+        Ok(Caller { org, key_id: stored.id, hash, scopes: Scopes::of(&stored.scopes) })
     }
 
     /// Notes the use at most once a minute and key: a read must not become a write.

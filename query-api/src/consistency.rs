@@ -1,6 +1,6 @@
 //! `GET /v1/consistency`: how far the read models are, and how far they could be.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use async_nats::{
     jetstream,
@@ -8,22 +8,21 @@ use async_nats::{
 };
 use axum::{
     Json,
-    extract::State,
-    http::{HeaderMap, HeaderValue, Uri, header},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
 use futures_util::{StreamExt, stream};
 use leadpulse_nats::{Envelope, streams::EVENTS};
+use projector::reader::envelope_of;
 use serde_json::json;
 use tokio::time::{Instant, timeout};
 
 use crate::{
+    asked::Asked,
     auth::Scope,
     db::{self, Snapshot},
-    params::Params,
     problem::Problem,
-    state::App,
     value::{instant, seconds},
 };
 
@@ -86,8 +85,8 @@ impl Head {
             while let Some((seq, message)) = found.next().await {
                 match message {
                     Ok(message) => {
-                        let envelope = serde_json::from_slice(&message.payload);
-                        messages.extend(envelope.ok().map(|envelope| Message { seq, envelope }));
+                        let envelope = envelope_of(&message.payload).ok();
+                        messages.extend(envelope.map(|envelope| Message { seq, envelope }));
                     }
                     Err(error) if error.kind() == DirectGetErrorKind::NotFound => {}
                     Err(_) => return None,
@@ -99,17 +98,14 @@ impl Head {
     }
 }
 
-pub(crate) async fn consistency(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let caller = app.keys.bearer(&headers).await?;
+pub(crate) async fn consistency(asked: Asked) -> Result<Response, Problem> {
+    let app = &asked.app;
+    let caller = asked.caller(&[]).await?;
     if !caller.may(Scope::OpsRead) {
         caller.needs(Scope::Metrics)?;
     }
     let left = app.limits.admit(&caller, 1)?;
-    let mut params = Params::new(Vec::new(), uri.query());
+    let mut params = asked.params();
     let min_seq = params.number("min_seq", 0, i64::MAX).unwrap_or(0);
     let wait = params.number("wait_ms", 0, 5000_u64).unwrap_or(0);
     params.finish()?;

@@ -3,6 +3,7 @@
 
 pub mod agents;
 mod applied;
+mod asked;
 pub mod auth;
 mod cache;
 pub mod cli;

@@ -6,8 +6,7 @@ mod hub;
 use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
-    extract::State,
-    http::{HeaderMap, HeaderValue, Uri, header},
+    http::{HeaderValue, header},
     response::{
         IntoResponse, Response,
         sse::{Event, KeepAlive, Sse},
@@ -20,6 +19,7 @@ use tokio::sync::broadcast::error::RecvError;
 pub(crate) use hub::Hub;
 
 use crate::{
+    asked::Asked,
     auth::{Caller, Scope},
     params::Params,
     problem::Problem,
@@ -31,18 +31,15 @@ use hub::{Hint, Place, Subscription};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 const TOPICS: [(&str, &str); 2] = [("leads", "leads"), ("metrics", "metrics")];
 
-pub(crate) async fn stream(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let caller = app.keys.bearer(&headers).await?;
+pub(crate) async fn stream(asked: Asked) -> Result<Response, Problem> {
+    let caller = asked.caller(&[]).await?;
+    let topics = topics(&caller, asked.params())?;
+    let Asked { app, headers, .. } = asked;
     let left = app.limits.admit(&caller, 1)?;
-    let topics = topics(&caller, &uri)?;
     let place = app.hub.enter(caller.key_id)?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let subscription = app.hub.subscribe(&caller.org.id, seen.map(|id| id.parse().unwrap_or(-1)));
-    let hints = Hints { subscription, topics, place, app };
+    let hints = Hints { subscription, topics, place, caller, app };
     let events = stream::unfold(hints, Hints::next);
     let keep_alive = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -55,8 +52,7 @@ pub(crate) async fn stream(
 }
 
 /// The topics that are asked for, or all that the key may read.
-fn topics(caller: &Caller, uri: &Uri) -> Result<Vec<&'static str>, Problem> {
-    let mut params = Params::new(Vec::new(), uri.query());
+fn topics(caller: &Caller, mut params: Params) -> Result<Vec<&'static str>, Problem> {
     let asked: Vec<Vec<&'static str>> = params.many("topics", |list| {
         let known = |word: &str| TOPICS.iter().find(|topic| topic.0 == word).map(|topic| topic.1);
         let unknown = || "must be of: leads, metrics".to_owned();
@@ -79,6 +75,7 @@ fn topics(caller: &Caller, uri: &Uri) -> Result<Vec<&'static str>, Problem> {
 struct Hints {
     subscription: Subscription,
     topics: Vec<&'static str>,
+    caller: Caller,
     app: Arc<App>,
     #[expect(dead_code, reason = "counts the stream while it is open")]
     place: Place,
@@ -94,6 +91,8 @@ impl Hints {
                 tokio::select! {
                     () = stop.cancelled() => return None,
                     hint = self.subscription.hints.recv() => match hint {
+                        // Whose key was revoked meanwhile hears nothing more.
+                        Ok(_) if self.app.keys.is_gone(&self.caller).await => return None,
                         Ok(hint) => self.hint(hint),
                         Err(RecvError::Lagged(_)) => resync(),
                         Err(RecvError::Closed) => return None,

@@ -12,7 +12,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
-use endpoints::{ENDPOINTS, Endpoint, PARAMETERS};
+use endpoints::{Endpoint, PARAMETERS};
 
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
@@ -33,10 +33,9 @@ pub(crate) async fn docs() -> Response {
 }
 
 fn document() -> Value {
-    let paths: Map<String, Value> = ENDPOINTS
-        .iter()
+    let paths: Map<String, Value> = endpoints::all()
         .map(|endpoint| {
-            (endpoint.path.to_owned(), json!({ endpoint.method(): operation(endpoint) }))
+            (endpoint.path.to_owned(), json!({ &endpoint.method: operation(&endpoint) }))
         })
         .collect();
     json!({
@@ -64,7 +63,7 @@ fn operation(endpoint: &Endpoint) -> Value {
     let in_path = |name: &str| endpoint.path.contains(&format!("{{{name}}}"));
     let parameters: Vec<Value> = endpoint
         .parameters
-        .split_whitespace()
+        .iter()
         .map(|name| {
             let place = if in_path(name) { "path" } else { "query" };
             parameter(name, place, endpoint)

@@ -7,55 +7,41 @@
 mod mend;
 mod report;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
-use axum::{
-    extract::{RawPathParams, State},
-    http::{HeaderMap, Uri},
-    response::Response,
-};
+use axum::response::Response;
 use projector::{
     event::LeadKey,
     ops::{audit, dead_letters, dead_letters::Filter, explain, status},
 };
-use serde_json::json;
-use tokio::time::timeout;
+use serde_json::{Value, json};
 
 use crate::{
+    asked::Asked,
     auth::{Caller, Scope},
     params::{Params, id, text},
     problem::Problem,
     state::App,
+    window::window,
 };
 pub(crate) use mend::{rebuild_lead, retry, skip};
 use report::{respond, told};
 
-/// An operator's question may take this long.
-const WITHIN: Duration = Duration::from_secs(20);
 /// Points of the rate limit: these questions read much more than they answer.
 const COST: u32 = 100;
 
 /// A request that was let in.
 struct Question {
+    app: Arc<App>,
     caller: Caller,
     params: Params,
 }
 
 impl Question {
-    async fn of(
-        app: &App,
-        scopes: &[Scope],
-        path: &RawPathParams,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<Self, Problem> {
-        let caller = app.keys.bearer(headers).await?;
-        for scope in scopes {
-            caller.needs(*scope)?;
-        }
-        app.limits.admit(&caller, COST)?;
-        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Ok(Self { caller, params: Params::new(path, uri.query()) })
+    async fn of(asked: Asked, scopes: &[Scope]) -> Result<Self, Problem> {
+        let caller = asked.caller(scopes).await?;
+        asked.app.limits.admit(&caller, COST)?;
+        Ok(Self { caller, params: asked.params(), app: asked.app })
     }
 
     fn org(&self) -> &str {
@@ -79,122 +65,66 @@ impl Question {
         let item_id = self.params.one("item_id", id).unwrap_or_default();
         LeadKey { org_id: self.org().to_owned(), board_id, item_id }
     }
+
+    /// Nothing was wrong with it: who asks, and what it is answered with.
+    fn finish(self) -> Result<(Arc<App>, Caller), Problem> {
+        self.params.finish()?;
+        Ok((self.app, self.caller))
+    }
 }
 
-/// Lets the work end in time, or not at all.
-async fn within<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
-    timeout(WITHIN, work).await.unwrap_or(Err(Problem::Unavailable))
+pub(crate) async fn status_of(asked: Asked) -> Result<Response, Problem> {
+    let (app, caller) = Question::of(asked, &[Scope::OpsRead]).await?.finish()?;
+    respond(&status::status(&app.ops, Some(&caller.org.id)).await)
 }
 
-pub(crate) async fn status_of(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let question = Question::of(&app, &[Scope::OpsRead], &path, &uri, &headers).await?;
-    let org = question.org().to_owned();
-    question.params.finish()?;
-    within(async { respond(&status::status(&app.ops, Some(&org)).await) }).await
-}
-
-pub(crate) async fn letters(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut question = Question::of(&app, &[Scope::OpsRead], &path, &uri, &headers).await?;
+pub(crate) async fn letters(asked: Asked) -> Result<Response, Problem> {
+    let mut question = Question::of(asked, &[Scope::OpsRead]).await?;
     let filter = question.filter();
-    question.params.finish()?;
-    within(async {
-        let groups = dead_letters::list(&app.ops, &filter).await?;
-        respond(&json!({ "items": groups }))
-    })
-    .await
+    let (app, _) = question.finish()?;
+    respond(&json!({ "items": dead_letters::list(&app.ops, &filter).await? }))
 }
 
 /// What people wrote is shown to keys with `pii:read` only.
-pub(crate) async fn letter(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut question = Question::of(&app, &[Scope::OpsRead], &path, &uri, &headers).await?;
+pub(crate) async fn letter(asked: Asked) -> Result<Response, Problem> {
+    let mut question = Question::of(asked, &[Scope::OpsRead]).await?;
     let seq = question.params.one("seq", id).unwrap_or_default();
-    let (org, pii) = (question.org().to_owned(), question.caller.may(Scope::Pii));
-    question.params.finish()?;
-    within(async {
-        let shown = dead_letters::show(&app.ops, seq, Some(&org)).await.map_err(told)?;
-        let mut shown = shown.ok_or(Problem::NotFound)?;
-        if !pii {
-            shown.payload = serde_json::Value::Null;
-        }
-        respond(&shown)
-    })
-    .await
+    let (app, caller) = question.finish()?;
+    let shown = dead_letters::show(&app.ops, seq, Some(&caller.org.id)).await.map_err(told)?;
+    let mut shown = shown.ok_or(Problem::NotFound)?;
+    if !caller.may(Scope::Pii) {
+        shown.payload = Value::Null;
+    }
+    respond(&shown)
 }
 
-pub(crate) async fn record(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut question = Question::of(&app, &[Scope::OpsRead], &path, &uri, &headers).await?;
+/// What came of a repair has the fields of leads in it, which are for keys with `leads:read` only.
+pub(crate) async fn record(asked: Asked) -> Result<Response, Problem> {
+    let mut question = Question::of(asked, &[Scope::OpsRead]).await?;
     let limit = question.params.number("limit", 1, 200).unwrap_or(50);
-    let org = question.org().to_owned();
-    question.params.finish()?;
-    within(async {
-        let entries = audit::entries(&app.ops.pool, Some(&org), limit).await?;
-        respond(&json!({ "items": entries }))
-    })
-    .await
+    let (app, caller) = question.finish()?;
+    let mut entries = audit::entries(&app.ops.pool, Some(&caller.org.id), limit).await?;
+    if !caller.may(Scope::Leads) {
+        entries.iter_mut().for_each(|entry| entry.result = None);
+    }
+    respond(&json!({ "items": entries }))
 }
 
-pub(crate) async fn explain_lead(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let scopes = [Scope::OpsRead, Scope::Leads];
-    let mut question = Question::of(&app, &scopes, &path, &uri, &headers).await?;
+pub(crate) async fn explain_lead(asked: Asked) -> Result<Response, Problem> {
+    let mut question = Question::of(asked, &[Scope::OpsRead, Scope::Leads]).await?;
     let key = question.lead();
-    question.params.finish()?;
-    within(async {
-        let explained = Box::pin(explain::lead(&app.ops, &key)).await.map_err(told)?;
-        respond(&explained.ok_or(Problem::NotFound)?)
-    })
-    .await
+    let (app, _) = question.finish()?;
+    let explained = Box::pin(explain::lead(&app.ops, &key)).await.map_err(told)?;
+    respond(&explained.ok_or(Problem::NotFound)?)
 }
 
-pub(crate) async fn explain_agent(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let scopes = [Scope::OpsRead, Scope::Leads];
-    let mut question = Question::of(&app, &scopes, &path, &uri, &headers).await?;
+pub(crate) async fn explain_agent(asked: Asked) -> Result<Response, Problem> {
+    let mut question = Question::of(asked, &[Scope::OpsRead, Scope::Leads]).await?;
     let agent = question.params.one("agent_id", id).unwrap_or_default();
-    let windows = question.caller.org.windows.clone();
-    let days = question.params.one("window", |text| {
-        let days = text.strip_suffix('d').and_then(|days| days.parse().ok());
-        let known = days.filter(|days| windows.contains(days));
-        known.ok_or_else(|| {
-            format!("must be one of the org's windows: {windows:?} days, such as 30d")
-        })
-    });
-    let days = days.or_else(|| windows.first().copied()).unwrap_or(30);
+    let days = window(&mut question.params, &question.caller.org);
     let words: Vec<(&str, &str)> = explain::metrics().map(|name| (name, name)).collect();
     let metric = question.params.choice("metric", &words, "conversion_rate");
-    let org = question.org().to_owned();
-    question.params.finish()?;
-    within(async {
-        let explained = explain::agent(&app.ops, &org, agent, days, metric).await.map_err(told)?;
-        respond(&explained.ok_or(Problem::NotFound)?)
-    })
-    .await
+    let (app, caller) = question.finish()?;
+    let explained = explain::agent(&app.ops, &caller.org.id, agent, days, metric).await;
+    respond(&explained.map_err(told)?.ok_or(Problem::NotFound)?)
 }

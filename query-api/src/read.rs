@@ -3,8 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
-    extract::{RawPathParams, State},
-    http::{HeaderMap, HeaderValue, StatusCode, Uri, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -14,6 +13,7 @@ use serde::Serialize;
 use tokio::time::{Instant, timeout};
 
 use crate::{
+    asked::Asked,
     auth::{Caller, Scope},
     cache::{Entry, Lease, Lives, Origin},
     db::{self, Snapshot},
@@ -112,18 +112,10 @@ pub(crate) struct Question<R> {
 }
 
 impl<R: Read> Question<R> {
-    async fn of(
-        app: &App,
-        path: &RawPathParams,
-        uri: &Uri,
-        headers: &HeaderMap,
-    ) -> Result<Self, Problem> {
-        let caller = app.keys.bearer(headers).await?;
-        for scope in [Some(R::SCOPE), R::ALSO].into_iter().flatten() {
-            caller.needs(scope)?;
-        }
-        let path = path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
-        Self::new(caller, Params::new(path, uri.query()))
+    async fn of(asked: &Asked) -> Result<Self, Problem> {
+        let mut scopes = vec![R::SCOPE];
+        scopes.extend(R::ALSO);
+        Self::new(asked.caller(&scopes).await?, asked.params())
     }
 
     pub(crate) fn new(caller: Caller, mut params: Params) -> Result<Self, Problem> {
@@ -143,13 +135,9 @@ impl<R: Read> Question<R> {
 }
 
 /// Answers a read of a resource.
-pub(crate) async fn read<R: Read>(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let question = Arc::new(Question::<R>::of(&app, &path, &uri, &headers).await?);
+pub(crate) async fn read<R: Read>(asked: Asked) -> Result<Response, Problem> {
+    let question = Arc::new(Question::<R>::of(&asked).await?);
+    let Asked { app, headers, .. } = asked;
     let started = Instant::now();
     let (entry, origin) = find(&app, &question).await?;
     app.cache.count(R::FAMILY, origin);

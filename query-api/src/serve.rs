@@ -34,6 +34,8 @@ use crate::{
 
 /// Connections for `/ops`.
 const OPERATORS: u32 = 3;
+/// Repairs by `/ops` at the same time.
+const REPAIRS: usize = 4;
 /// Between two looks at Postgres.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -59,6 +61,7 @@ pub async fn run(config: Config) -> Result<()> {
     let app = Arc::new(App {
         hub: Hub::default(),
         ops: Tools::new(config.clone(), operators, head.jetstream()),
+        repairs: Arc::new(Semaphore::new(REPAIRS)),
         head,
         mapping: Mapping::of(&config),
         stop: stop.clone(),

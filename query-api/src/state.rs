@@ -34,6 +34,8 @@ pub(crate) struct App {
     pub(crate) loads_limit: usize,
     /// What `/ops` works with: connections of its own, so that an operator keeps no dashboard waiting.
     pub(crate) ops: Tools,
+    /// Repairs that go on: each may outlive the request that began it.
+    pub(crate) repairs: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
 }
 

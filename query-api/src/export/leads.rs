@@ -5,8 +5,7 @@ use std::sync::Arc;
 
 use axum::{
     body::Body,
-    extract::State,
-    http::{HeaderMap, HeaderValue, Uri, header},
+    http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -15,8 +14,8 @@ use tokio::time::Instant;
 
 use super::csv;
 use crate::{
-    auth::Scope, cursor::Position, db::Snapshot, leads::Selection, params::Params,
-    problem::Problem, read::BEHIND, state::App, value,
+    asked::Asked, auth::Scope, cursor::Position, db::Snapshot, leads::Selection, problem::Problem,
+    read::BEHIND, state::App, value,
 };
 
 /// Rows in memory.
@@ -53,16 +52,11 @@ const COLUMNS: [&str; 26] = [
 ];
 const FREE: [&str; 5] = ["name", "group_id", "status_label", "agent_name", "industry"];
 
-pub(crate) async fn leads_csv(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let caller = app.keys.bearer(&headers).await?;
-    caller.needs(Scope::Export)?;
-    caller.needs(Scope::Leads)?;
+pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
+    let caller = asked.caller(&[Scope::Export, Scope::Leads]).await?;
+    let mut params = asked.params();
+    let app = asked.app;
     let left = app.limits.admit(&caller, COST)?;
-    let mut params = Params::new(Vec::new(), uri.query());
     let min_seq = params.number("min_seq", 0, i64::MAX).unwrap_or(0);
     let bom = params.choice("bom", &[("true", true), ("false", false)], false);
     let selection = Selection::parse(&mut params, &caller);

@@ -1,245 +1,78 @@
 //! The table of all endpoints and the dictionary of their parameters.
 
+/// A line each: method and path, scope, form of the answer, parameters (`limit:20` is one of 20 at most),
+/// summary. A form with a slash is a content type and no JSON.
+const TABLE: &str = "
+GET /v1/leads | leads:read | LeadPage | date_field from to agent_id board_id industry status state lifecycle min_amount max_amount q order limit cursor count min_seq | Leads, newest first
+GET /v1/leads/{board_id}/{item_id} | leads:read | Lead | board_id item_id min_seq | One lead
+GET /v1/leads/{board_id}/{item_id}/timeline | leads:read | Timeline | board_id item_id cursor limit min_seq | What happened to one lead, the earliest first; read from the stream of record
+GET /v1/agents | metrics:read | AgentPage | q cursor limit min_seq | Agents with all windows
+GET /v1/agents/{agent_id} | metrics:read | Agent | agent_id min_seq | One agent with all windows
+GET /v1/agents/leaderboard | metrics:read | Leaderboard | window sort order min_n limit:1000 min_seq | Agents of one window, ranked by a metric
+GET /v1/kpis/summary | metrics:read | Summary | window from to compare board_id industry min_seq | The org's figures beside those of the span before; a span is (from, to]
+GET /v1/kpis/funnel | metrics:read | Funnel | window from to compare board_id industry min_seq | Entered, touched, won of the leads that entered in a span
+GET /v1/kpis/timeseries | metrics:read | Timeseries | metric bucket from to group_by board_id industry min_seq | Figures bucket by bucket, cut at midnight in the org's time zone
+GET /v1/industries | metrics:read | Industries | window min_n min_seq | Figures of each industry
+GET /v1/search | leads:read | Hits | q types limit:20 min_seq | Agents and leads by name: exact, then prefix, then parts of three characters and more
+GET /v1/users | users:read | UserPage | q ids cursor limit min_seq | monday.com users; e-mail with pii:read
+GET /v1/meta | metrics:read | Meta | min_seq | Boards, industries, statuses, windows, time zone
+GET /v1/export/leads.csv | export:read, leads:read | text/csv | date_field from to agent_id board_id industry status state lifecycle min_amount max_amount q order bom min_seq | All leads of the list, as CSV
+GET /v1/export/leaderboard.csv | export:read, metrics:read | text/csv | window sort order min_n limit:1000 bom min_seq | The leaderboard, as CSV
+GET /v1/stream | leads:read or metrics:read | text/event-stream | topics | Server-sent hints: `changed` with a sequence, `resync` where hints were missed
+GET /v1/consistency | metrics:read or ops:read | Consistency | min_seq wait_ms | How far the read models are, and how far the stream is
+GET /outcomes/summary | metrics:read | Outcomes | windowDays mode boardId | For dashboards of the earlier product: one cohort by entry
+GET /ops/status | ops:read | OpsStatus | - | How the projection is and what is wrong; counts are of this org
+GET /ops/dead-letters | ops:read | LetterGroups | board_id item_id kind error seq | Events that can't be applied, grouped by error
+GET /ops/dead-letters/{seq} | ops:read | Letter | seq | One of them whole; its payload with pii:read
+POST /ops/dead-letters/retry | ops:write | Any | board_id item_id kind error seq dry_run | Apply them again, each lead's in order
+POST /ops/dead-letters/skip | ops:write | Any | board_id item_id kind error seq reason dry_run | Give them up for ever
+POST /ops/leads/{board_id}/{item_id}/rebuild | ops:write, leads:read | Repaired | board_id item_id reason dry_run | Make one lead anew from all its events
+GET /ops/explain/leads/{board_id}/{item_id} | ops:read, leads:read | ExplainedLead | board_id item_id | The events behind each field of a lead
+GET /ops/explain/agents/{agent_id} | ops:read, leads:read | ExplainedAgent | agent_id window metric | The leads behind a figure of an agent
+GET /ops/audit | ops:read | Audit | limit | What was changed through this API with keys of this org
+";
+
+const JSON: &str = "application/json";
+/// The largest `limit` where the table says nothing.
+const MOST: u32 = 200;
+
 pub(super) struct Endpoint {
+    pub(super) method: String,
     pub(super) path: &'static str,
-    pub(super) summary: &'static str,
     pub(super) scope: &'static str,
-    pub(super) parameters: &'static str,
-    /// The largest `limit`.
-    pub(super) most: u32,
     pub(super) schema: &'static str,
     pub(super) content_type: &'static str,
+    /// In the order of the document.
+    pub(super) parameters: Vec<&'static str>,
+    /// The largest `limit`.
+    pub(super) most: u32,
+    pub(super) summary: &'static str,
+}
+
+pub(super) fn all() -> impl Iterator<Item = Endpoint> {
+    TABLE.lines().filter_map(Endpoint::parse)
 }
 
 impl Endpoint {
-    /// What changes something is asked for by POST.
-    pub(super) fn method(&self) -> &'static str {
-        if self.scope == "ops:write" { "post" } else { "get" }
+    fn parse(line: &'static str) -> Option<Self> {
+        let mut columns = line.split(" | ");
+        let (method, path) = columns.next()?.split_once(' ')?;
+        let (scope, form) = (columns.next()?, columns.next()?);
+        let mut most = MOST;
+        let parameter = |word: &'static str| match word.split_once(':') {
+            Some((name, number)) => {
+                most = number.parse().unwrap_or(MOST);
+                name
+            }
+            None => word,
+        };
+        let words = columns.next()?.split_whitespace().filter(|word| *word != "-");
+        let parameters = words.map(parameter).collect();
+        let content_type = if form.contains('/') { form } else { JSON };
+        let (method, summary) = (method.to_lowercase(), columns.next()?);
+        Some(Self { method, path, scope, schema: form, content_type, parameters, most, summary })
     }
 }
-
-const JSON: &str = "application/json";
-const CSV: &str = "text/csv";
-
-macro_rules! endpoint {
-    ($path:literal, $scope:literal, $parameters:literal, $schema:literal, $summary:literal) => {
-        endpoint!($path, $scope, $parameters, $schema, $summary, 200, JSON)
-    };
-    ($path:literal, $scope:literal, $parameters:literal, $schema:literal, $summary:literal, $most:literal, $form:ident) => {
-        Endpoint {
-            path: $path,
-            summary: $summary,
-            scope: $scope,
-            parameters: $parameters,
-            most: $most,
-            schema: $schema,
-            content_type: $form,
-        }
-    };
-}
-
-pub(super) const ENDPOINTS: &[Endpoint] = &[
-    endpoint!(
-        "/v1/leads",
-        "leads:read",
-        "date_field from to agent_id board_id industry status state lifecycle min_amount max_amount q order limit cursor count min_seq",
-        "LeadPage",
-        "Leads, newest first"
-    ),
-    endpoint!(
-        "/v1/leads/{board_id}/{item_id}",
-        "leads:read",
-        "board_id item_id min_seq",
-        "Lead",
-        "One lead"
-    ),
-    endpoint!(
-        "/v1/leads/{board_id}/{item_id}/timeline",
-        "leads:read",
-        "board_id item_id cursor limit min_seq",
-        "Timeline",
-        "What happened to one lead, the earliest first; read from the stream of record"
-    ),
-    endpoint!(
-        "/v1/agents",
-        "metrics:read",
-        "q cursor limit min_seq",
-        "AgentPage",
-        "Agents with all windows"
-    ),
-    endpoint!(
-        "/v1/agents/{agent_id}",
-        "metrics:read",
-        "agent_id min_seq",
-        "Agent",
-        "One agent with all windows"
-    ),
-    endpoint!(
-        "/v1/agents/leaderboard",
-        "metrics:read",
-        "window sort order min_n limit min_seq",
-        "Leaderboard",
-        "Agents of one window, ranked by a metric",
-        1000,
-        JSON
-    ),
-    endpoint!(
-        "/v1/kpis/summary",
-        "metrics:read",
-        "window from to compare board_id industry min_seq",
-        "Summary",
-        "The org's figures beside those of the span before; a span is (from, to]"
-    ),
-    endpoint!(
-        "/v1/kpis/funnel",
-        "metrics:read",
-        "window from to compare board_id industry min_seq",
-        "Funnel",
-        "Entered, touched, won of the leads that entered in a span"
-    ),
-    endpoint!(
-        "/v1/kpis/timeseries",
-        "metrics:read",
-        "metric bucket from to group_by board_id industry min_seq",
-        "Timeseries",
-        "Figures bucket by bucket, cut at midnight in the org's time zone"
-    ),
-    endpoint!(
-        "/v1/industries",
-        "metrics:read",
-        "window min_n min_seq",
-        "Industries",
-        "Figures of each industry"
-    ),
-    endpoint!(
-        "/v1/search",
-        "leads:read",
-        "q types limit min_seq",
-        "Hits",
-        "Agents and leads by name: exact, then prefix, then parts of three characters and more",
-        20,
-        JSON
-    ),
-    endpoint!(
-        "/v1/users",
-        "users:read",
-        "q ids cursor limit min_seq",
-        "UserPage",
-        "monday.com users; e-mail with pii:read"
-    ),
-    endpoint!(
-        "/v1/meta",
-        "metrics:read",
-        "min_seq",
-        "Meta",
-        "Boards, industries, statuses, windows, time zone"
-    ),
-    endpoint!(
-        "/v1/export/leads.csv",
-        "export:read, leads:read",
-        "date_field from to agent_id board_id industry status state lifecycle min_amount max_amount q order bom min_seq",
-        "",
-        "All leads of the list, as CSV",
-        200,
-        CSV
-    ),
-    endpoint!(
-        "/v1/export/leaderboard.csv",
-        "export:read, metrics:read",
-        "window sort order min_n limit bom min_seq",
-        "",
-        "The leaderboard, as CSV",
-        1000,
-        CSV
-    ),
-    endpoint!(
-        "/v1/stream",
-        "leads:read or metrics:read",
-        "topics",
-        "",
-        "Server-sent hints: `changed` with a sequence, `resync` where hints were missed",
-        200,
-        EVENTS
-    ),
-    endpoint!(
-        "/v1/consistency",
-        "metrics:read or ops:read",
-        "min_seq wait_ms",
-        "Consistency",
-        "How far the read models are, and how far the stream is"
-    ),
-    endpoint!(
-        "/outcomes/summary",
-        "metrics:read",
-        "windowDays mode boardId",
-        "Outcomes",
-        "For dashboards of the earlier product: one cohort by entry"
-    ),
-    endpoint!(
-        "/ops/status",
-        "ops:read",
-        "",
-        "OpsStatus",
-        "How the projection is and what is wrong; counts are of this org"
-    ),
-    endpoint!(
-        "/ops/dead-letters",
-        "ops:read",
-        "board_id item_id kind error seq",
-        "LetterGroups",
-        "Events that can't be applied, grouped by error"
-    ),
-    endpoint!(
-        "/ops/dead-letters/{seq}",
-        "ops:read",
-        "seq",
-        "Letter",
-        "One of them whole; its payload with pii:read"
-    ),
-    endpoint!(
-        "/ops/dead-letters/retry",
-        "ops:write",
-        "board_id item_id kind error seq dry_run",
-        "Any",
-        "Apply them again, each lead's in order"
-    ),
-    endpoint!(
-        "/ops/dead-letters/skip",
-        "ops:write",
-        "board_id item_id kind error seq reason dry_run",
-        "Any",
-        "Give them up for ever"
-    ),
-    endpoint!(
-        "/ops/leads/{board_id}/{item_id}/rebuild",
-        "ops:write",
-        "board_id item_id reason dry_run",
-        "Repaired",
-        "Make one lead anew from all its events"
-    ),
-    endpoint!(
-        "/ops/explain/leads/{board_id}/{item_id}",
-        "ops:read, leads:read",
-        "board_id item_id",
-        "ExplainedLead",
-        "The events behind each field of a lead"
-    ),
-    endpoint!(
-        "/ops/explain/agents/{agent_id}",
-        "ops:read, leads:read",
-        "agent_id window metric",
-        "ExplainedAgent",
-        "The leads behind a figure of an agent"
-    ),
-    endpoint!(
-        "/ops/audit",
-        "ops:read",
-        "limit",
-        "Audit",
-        "What was changed through this API with keys of this org"
-    ),
-];
-const EVENTS: &str = "text/event-stream";
 
 /// Name, kind (`*` = repeatable), description.
 pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
@@ -298,3 +131,24 @@ pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("reason", "text", "Why, for the audit"),
     ("dry_run", "true|false", "Only tell what would be done"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_line_of_the_table_is_an_endpoint_and_every_parameter_is_in_the_dictionary() {
+        assert_eq!(all().count(), TABLE.lines().filter(|line| !line.is_empty()).count());
+        for endpoint in all() {
+            for name in endpoint.parameters {
+                assert!(
+                    PARAMETERS.iter().any(|known| known.0 == name),
+                    "{}: {name}",
+                    endpoint.path
+                );
+            }
+        }
+        let most = |path| all().find(|endpoint| endpoint.path == path).map(|one| one.most);
+        assert_eq!((most("/v1/search"), most("/v1/leads")), (Some(20), Some(200)));
+    }
+}

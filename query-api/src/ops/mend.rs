@@ -2,23 +2,23 @@
 
 use std::sync::Arc;
 
-use axum::{
-    extract::{RawPathParams, State},
-    http::{HeaderMap, Uri},
-    response::Response,
-};
+use axum::response::Response;
 use projector::ops::{
     audit::{Act, audited},
     dead_letters, repair,
 };
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Question, report::respond, report::told, within};
-use crate::{auth::Scope, params::text, problem::Problem, state::App};
+use super::{
+    Question,
+    report::{respond, told},
+};
+use crate::{asked::Asked, auth::Scope, params::text, problem::Problem, state::App};
 
 /// Letters a second.
 const RATE: usize = 500;
-/// What is answered within the time of a request; more is the business of the command line.
+/// Letters of one request; more is the business of the command line.
 const MOST: i64 = 5000;
 
 impl Question {
@@ -32,72 +32,75 @@ impl Question {
     }
 }
 
-pub(crate) async fn retry(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
+/// Does it to its end, and writes that down, also for a client that goes away or whose time is over.
+async fn carry_out<T: Serialize + Send + 'static>(
+    app: &Arc<App>,
+    act: Act,
+    work: impl Future<Output = anyhow::Result<T>> + Send + 'static,
 ) -> Result<Response, Problem> {
-    let mut question = Question::of(&app, &[Scope::OpsWrite], &path, &uri, &headers).await?;
+    let permit = Arc::clone(&app.repairs).try_acquire_owned().map_err(|_| Problem::Unavailable)?;
+    let pool = app.ops.pool.clone();
+    let done = tokio::spawn(async move {
+        let _permit = permit;
+        audited(&pool, &act, Box::pin(work)).await
+    });
+    match done.await {
+        Ok(report) => respond(&report.map_err(told)?),
+        Err(_) => Err(Problem::Internal),
+    }
+}
+
+pub(crate) async fn retry(asked: Asked) -> Result<Response, Problem> {
+    let mut question = Question::of(asked, &[Scope::OpsWrite]).await?;
     let (filter, dry_run) = (question.filter(), question.dry_run());
     let act = question.act("dead-letters retry", json!({ "filter": filter }), None);
-    question.params.finish()?;
-    within(async {
-        let count = dead_letters::count(&app.ops, &filter).await?;
-        if dry_run {
-            return respond(&count);
-        }
-        if count.letters > MOST {
-            let text = format!("these are {} letters: narrow them to {MOST}", count.letters);
-            return Err(Problem::Refused(text));
-        }
-        let work = dead_letters::retry(&app.ops, &filter, RATE, &|_, _| {});
-        respond(&audited(&app.ops.pool, &act, work).await.map_err(told)?)
-    })
+    let (app, _) = question.finish()?;
+    let count = dead_letters::count(&app.ops, &filter).await?;
+    if dry_run {
+        return respond(&count);
+    }
+    if count.letters > MOST {
+        let text = format!("these are {} letters: narrow them to {MOST}", count.letters);
+        return Err(Problem::Refused(text));
+    }
+    let tools = app.ops.clone();
+    carry_out(
+        &app,
+        act,
+        async move { dead_letters::retry(&tools, &filter, RATE, &|_, _| {}).await },
+    )
     .await
 }
 
-pub(crate) async fn skip(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut question = Question::of(&app, &[Scope::OpsWrite], &path, &uri, &headers).await?;
+pub(crate) async fn skip(asked: Asked) -> Result<Response, Problem> {
+    let mut question = Question::of(asked, &[Scope::OpsWrite]).await?;
     let (filter, dry_run) = (question.filter(), question.dry_run());
     let reason = question.params.one("reason", text);
     if reason.is_none() {
         question.params.fault("reason", "is missing: why are these events given up?");
     }
     let act = question.act("dead-letters skip", json!({ "filter": filter }), reason.clone());
-    question.params.finish()?;
-    within(async {
-        if dry_run {
-            return respond(&dead_letters::count(&app.ops, &filter).await?);
-        }
-        let reason = reason.unwrap_or_default();
-        let work = dead_letters::skip(&app.ops, &filter, &reason);
-        respond(&audited(&app.ops.pool, &act, work).await.map_err(told)?)
-    })
-    .await
+    let (app, _) = question.finish()?;
+    if dry_run {
+        return respond(&dead_letters::count(&app.ops, &filter).await?);
+    }
+    let (tools, reason) = (app.ops.clone(), reason.unwrap_or_default());
+    carry_out(&app, act, async move { dead_letters::skip(&tools, &filter, &reason).await }).await
 }
 
-pub(crate) async fn rebuild_lead(
-    State(app): State<Arc<App>>,
-    path: RawPathParams,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let mut question = Question::of(&app, &[Scope::OpsWrite], &path, &uri, &headers).await?;
+/// The report has the fields of the lead, before and after.
+pub(crate) async fn rebuild_lead(asked: Asked) -> Result<Response, Problem> {
+    let mut question = Question::of(asked, &[Scope::OpsWrite, Scope::Leads]).await?;
     let (key, dry_run) = (question.lead(), question.dry_run());
     let reason = question.params.one("reason", text);
     let arguments = json!({ "board": key.board_id, "item": key.item_id });
     let act = question.act("rebuild-lead", arguments, reason);
-    question.params.finish()?;
-    within(async {
-        let work = Box::pin(repair::rebuild_lead(&app.ops, &key, dry_run));
-        let report = if dry_run { work.await } else { audited(&app.ops.pool, &act, work).await };
-        respond(&report.map_err(told)?)
-    })
-    .await
+    let (app, _) = question.finish()?;
+    if dry_run {
+        let planned = Box::pin(repair::rebuild_lead(&app.ops, &key, true)).await;
+        return respond(&planned.map_err(told)?);
+    }
+    let tools = app.ops.clone();
+    let work = async move { Box::pin(repair::rebuild_lead(&tools, &key, false)).await };
+    carry_out(&app, act, work).await
 }

@@ -1,7 +1,9 @@
 //! `/ops`: the same reports over HTTP, for the key's own org and nobody else's.
 
-use serde_json::json;
-use tests::harness::{Answer, Projection, Service};
+use std::{process::Command, time::Duration};
+
+use serde_json::{Value, json};
+use tests::harness::{Answer, PATIENCE, Projection, Service, Setup, eventually};
 
 use super::{history, json, last_audit, setup};
 
@@ -45,6 +47,9 @@ async fn an_operator_of_an_org_sees_and_mends_what_is_its_own_and_leaves_an_audi
         .await
         .unwrap();
     let rebuild = format!("/ops/leads/{board}/{item}/rebuild");
+    // The report has the lead's name in it, and so has what is kept of it.
+    let blind = projection.ground.create_key("demo", &["ops:read", "ops:write"]);
+    assert_eq!(ask(&api, "POST", &blind, &format!("{rebuild}?dry_run=true")).await.status, 403);
     assert_eq!(ask(&api, "GET", &writer, &rebuild).await.status, 405);
     assert_eq!(ask(&api, "POST", &reader, &rebuild).await.status, 403);
     assert_eq!(
@@ -63,6 +68,12 @@ async fn an_operator_of_an_org_sees_and_mends_what_is_its_own_and_leaves_an_audi
     assert!(audit["who"].as_str().unwrap().starts_with("key "));
     let own = ask(&api, "GET", &reader, "/ops/audit").await.json();
     assert_eq!(own["items"][0]["id"], audit["id"]);
+    assert_eq!(own["items"][0]["result"]["leads"], 1);
+    let unseen = ask(&api, "GET", &blind, "/ops/audit").await.json();
+    assert_eq!(
+        (&unseen["items"][0]["id"], &unseen["items"][0]["result"]),
+        (&audit["id"], &Value::Null)
+    );
     let theirs = ask(&api, "GET", &other, "/ops/audit").await.json();
     assert_eq!(theirs["items"].as_array().unwrap().len(), 1, "the refused one: {theirs}");
 }
@@ -101,4 +112,43 @@ async fn the_dead_letters_of_another_org_are_neither_seen_nor_touched() {
     assert_eq!(count, json!({ "letters": 1, "leads": 1 }));
     assert_eq!(ask(&api, "POST", &blind, &skip).await.json()["letters"], 1);
     assert_eq!(json(&projection, 0, &["dead-letters", "list"]), json!([]));
+}
+
+/// The projector answers only after the client has gone away; what it asked for is done and written down.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_begun_is_done_to_its_end_also_for_a_client_that_goes_away() {
+    // A frozen owner must not lose its lease at once.
+    let ttl = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS".to_owned(), "20000".to_owned());
+    let projection = Projection::start(Setup { environment: vec![ttl], ..setup() }).await;
+    projection.settle().await;
+    let api = projection.ground.start("query-api").unwrap();
+    api.wait_until_ready().await;
+    sqlx::query(
+        "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
+         values ('main', 1, 'demo', 9001, 1, 'e', 'update_name', 'by hand', '{}')",
+    )
+    .execute(&projection.ground.database.pool)
+    .await
+    .unwrap();
+    let key = projection.ground.create_key("demo", &["ops:write"]);
+    let signal = |name: &str| {
+        let pid = projection.projector.pid().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    };
+    signal("-STOP");
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(700)).build();
+    let retry = client.unwrap().post(format!("{}/ops/dead-letters/retry", api.url()));
+    assert!(retry.bearer_auth(&key).send().await.unwrap_err().is_timeout());
+    let begun = last_audit(&projection);
+    assert_eq!(
+        (&begun["command"], &begun["ended_at"]),
+        (&json!("dead-letters retry"), &Value::Null)
+    );
+    signal("-CONT");
+    let ended = eventually("the retry is written down", PATIENCE, async || {
+        let audit = last_audit(&projection);
+        audit["ended_at"].is_string().then_some(audit)
+    })
+    .await;
+    assert_eq!((&ended["succeeded"], &ended["result"]["applied"]), (&json!(true), &json!(1)));
 }

@@ -36,13 +36,12 @@ pub(super) fn of(look: &Look, tools: &Tools) -> Vec<Finding> {
     }
     let tables = match &look.tables {
         Ok(tables) => tables,
-        Err(error) => {
-            let cure = if error.contains("does not exist") {
-                "projector migrate"
-            } else {
-                "start Postgres, or correct DATABASE_URL"
+        Err(unasked) => {
+            let cure = match unasked.not_migrated {
+                true => "projector migrate",
+                false => "start Postgres, or correct DATABASE_URL",
             };
-            findings.push(finding(format!("Postgres can't be asked: {error}"), cure));
+            findings.push(finding(format!("Postgres can't be asked: {}", unasked.said), cure));
             return findings;
         }
     };

@@ -17,6 +17,9 @@ use crate::{
 
 /// How long either server may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
+const SILENT: &str = "no answer in time";
+/// Postgres' code for it.
+const UNDEFINED_TABLE: &str = "42P01";
 /// Consumers that are shown at most.
 const CONSUMERS: usize = 100;
 
@@ -24,21 +27,42 @@ pub(super) struct Look {
     taken: Instant,
     at: DateTime<Utc>,
     pub(super) stream: Result<StreamStatus, ReadError>,
-    pub(super) tables: Result<ProjectionStatus, String>,
+    pub(super) tables: Result<ProjectionStatus, Unasked>,
     /// When the first event that is not applied was stored.
     waiting_since: Option<DateTime<Utc>>,
+}
+
+/// Why Postgres did not answer.
+pub(super) struct Unasked {
+    pub(super) said: String,
+    /// There is a database, and it lacks a table.
+    pub(super) not_migrated: bool,
+}
+
+impl From<sqlx::Error> for Unasked {
+    fn from(error: sqlx::Error) -> Self {
+        let code = error.as_database_error().and_then(|error| error.code());
+        Self { not_migrated: code.as_deref() == Some(UNDEFINED_TABLE), said: error.to_string() }
+    }
 }
 
 impl Look {
     pub(super) async fn take(tools: &Tools, org_id: Option<&str>) -> Self {
         let tables = match timeout(ANSWER, tables(tools, org_id)).await {
             Ok(Ok(tables)) => Ok(tables),
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(_) => Err("no answer in time".to_owned()),
+            Ok(Err(error)) => Err(Unasked::from(error)),
+            Err(_) => Err(Unasked { said: SILENT.to_owned(), not_migrated: false }),
         };
+        // What servers say is for those who run the instance.
+        let withheld = org_id.is_some();
+        let tables = tables.map_err(|unasked| match withheld {
+            true => Unasked { said: SILENT.to_owned(), ..unasked },
+            false => unasked,
+        });
         let applied = tables.as_ref().map_or(0, |tables| tables.applied_seq);
         let (stream, waiting_since) = match look_at_stream(tools, applied).await {
             Ok((stream, since)) => (Ok(stream), since),
+            Err(ReadError::Nats(_)) if withheld => (Err(ReadError::Nats(SILENT.to_owned())), None),
             Err(error) => (Err(error), None),
         };
         Self { taken: Instant::now(), at: Utc::now(), stream, tables, waiting_since }
