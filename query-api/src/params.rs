@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, fmt::Display, str::FromStr};
 
-use crate::problem::{Fault, Problem};
+use crate::{
+    problem::{Fault, Problem},
+    text::search_form,
+};
 
 /// The parameters of one request, from its path and its query. Each is taken by its name; what nobody
 /// takes is unknown, and that is an error: a misspelt filter must not widen an answer.
@@ -141,6 +144,12 @@ pub(crate) fn text(text: &str) -> Result<String, String> {
         "" => Err("is empty".into()),
         text => Ok(text.to_owned()),
     }
+}
+
+/// A part of a name. One that has nothing to be searched by, such as points alone, would find every name.
+pub(crate) fn name(given: &str) -> Result<String, String> {
+    let name = text(given)?;
+    if search_form(&name).is_empty() { Err("has no letter".into()) } else { Ok(name) }
 }
 
 /// A cursor, which its list looks into.

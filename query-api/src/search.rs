@@ -50,8 +50,8 @@ impl Read for Search {
     const COST: u32 = 5;
 
     fn parse(params: &mut Params, _: &Caller) -> Self {
-        let q = params.one("q", params::text).map(|q| text::search_form(&q));
-        if q.as_ref().is_none_or(String::is_empty) {
+        let q = params.one("q", params::name).map(|q| text::search_form(&q));
+        if q.is_none() {
             params.fault("q", "is needed: a name or its beginning");
         }
         let types = params.choices("types", &[("agent", 'a'), ("lead", 'l')]);

@@ -58,7 +58,7 @@ impl Read for Users {
             params.fault("ids", "lists more than 1000 ids");
         }
         Self {
-            q: params.one("q", params::text),
+            q: params.one("q", params::name),
             ids,
             cursor: params.one("cursor", params::cursor),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),

@@ -75,7 +75,7 @@ impl Read for Agents {
 
     fn parse(params: &mut Params, _: &Caller) -> Self {
         Self {
-            q: params.one("q", params::text),
+            q: params.one("q", params::name),
             cursor: params.one("cursor", params::cursor),
             limit: params.number("limit", 1, MOST).unwrap_or(LIMIT),
         }

@@ -95,7 +95,7 @@ impl Filter {
             ),
             min_amount: params.one("min_amount", params::money),
             max_amount: params.one("max_amount", params::money),
-            q: params.one("q", params::text),
+            q: params.one("q", params::name),
         };
         if let (Some(from), Some(to)) = (filter.from, filter.to)
             && from > to

@@ -66,6 +66,20 @@ async fn search_finds_exact_then_prefix_then_parts_with_and_without_points() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_name_without_a_letter_is_refused_and_not_every_name() {
+    let reads = Reads::start(false, &[]).await;
+    reads.run(USERS, 4).await;
+    // A Hebrew point is left out of the form that names are compared in.
+    for list in ["leads", "agents", "users", "search"] {
+        let refused = reads.get(&format!("/v1/{list}?q=%D6%B8")).await;
+        assert_eq!(refused.status, 400, "{list}: {refused:?}");
+        assert_eq!(refused.json()["errors"][0]["parameter"], "q");
+    }
+    let nowhere = reads.get("/v1/leads/%FF/1").await;
+    assert_eq!(nowhere.header("content-type"), Some("application/problem+json"), "{nowhere:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_time_series_has_a_point_for_every_day_of_the_org_also_the_empty_ones() {
     let reads = Reads::start(false, &[]).await;
     // Three leads of one local day in Asia/Jerusalem, whose midnight is at 22:00 UTC in winter.

@@ -15,25 +15,25 @@ const VERSION: &str = "4.32.5";
 /// The program; none where it is not there and can't be fetched.
 fn program() -> Option<PathBuf> {
     let home = xtask::root().join(".local").join(format!("schemathesis-{VERSION}"));
+    let run = |program: PathBuf, arguments: &[&str]| {
+        let mut command = Command::new(program);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
     let program = home.join("bin/schemathesis");
-    if !program.is_file() {
-        let run = |program: &str, arguments: &[&str]| {
-            let done = Command::new(program)
-                .args(arguments)
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .status();
-            done.is_ok_and(|status| status.success())
-        };
-        let pip = home.join("bin/pip").display().to_string();
+    // One that was moved along with its workspace is there and does not run.
+    if !run(program.clone(), &["--version"]) {
+        std::fs::remove_dir_all(&home).ok();
         let wanted = format!("schemathesis=={VERSION}");
-        let made = run("python3", &["-m", "venv", &home.display().to_string()])
-            && run(&pip, &["install", "--quiet", "--disable-pip-version-check", &wanted]);
+        let install = ["install", "--quiet", "--disable-pip-version-check", &wanted];
+        let made = run("python3".into(), &["-m", "venv", &home.display().to_string()])
+            && run(home.join("bin/pip"), &install);
         if !made {
             std::fs::remove_dir_all(&home).ok();
+            return None;
         }
     }
-    program.is_file().then_some(program)
+    Some(program)
 }
 
 #[tokio::test(flavor = "multi_thread")]
