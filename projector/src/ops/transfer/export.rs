@@ -88,8 +88,8 @@ fn line(delivery: &Delivery, mask: Option<&Mask>) -> Result<Line> {
     };
     let text = match mask {
         Some(mask) => {
-            let event = RawValue::from_string(mask.event(&envelope.org, envelope.event.get())?)?;
-            let masked = Envelope { event, ..envelope.clone() };
+            let event = mask.event(&envelope.org, envelope.board_id, envelope.event.get())?;
+            let masked = Envelope { event: RawValue::from_string(event)?, ..envelope.clone() };
             serde_json::to_string(&masked)?
         }
         // The bytes as they are in the stream. A line break among them would break the line.
