@@ -7,16 +7,15 @@ mod publish;
 
 use std::{
     fs,
-    path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
 };
 
 use clap::Args;
-use tests::harness::{Claims, sign_jwt};
+use tests::harness::{Claims, PATIENCE, sign_jwt, wait_until};
 use xtask::servers::{Binaries, Choice, Nats, NatsOptions, Scratch, Server, free_port};
 
-use crate::report::{per_second, table};
+use crate::report::{PEAK, memory_mib, per_second, table};
 use client::Load;
 
 /// The length of a webhook's body.
@@ -59,12 +58,12 @@ async fn measure(span: Duration, sync: &str) {
     let mut rows = Vec::new();
     for connections in [64, 256] {
         let load = |port| Load { port, connections, span, rate: None };
-        let bare = Running::bare();
+        let bare = Running::bare().await;
         load(bare.port).warm_up().await;
         let a = load(bare.port).run(&stage.request()).await;
         drop(bare);
         let b = publish::run(stage.nats.url(), connections, span).await;
-        let ingest = stage.ingest();
+        let ingest = stage.ingest().await;
         load(ingest.port).warm_up().await;
         let c = load(ingest.port).run(&stage.request()).await;
         let resident = ingest.resident_mib();
@@ -131,7 +130,7 @@ impl Stage {
         )
     }
 
-    fn ingest(&self) -> Running {
+    async fn ingest(&self) -> Running {
         let config = self.scratch.path().join("leadpulse.toml");
         fs::write(&config, CONFIG).unwrap();
         let port = free_port().unwrap();
@@ -142,7 +141,7 @@ impl Stage {
             .env("LEADPULSE_INGEST_LISTEN", format!("127.0.0.1:{port}"))
             .env("LEADPULSE_LOG_LEVEL", "warn")
             .env("BENCH_SECRET", SECRET);
-        Running::start(command, port, "/health/readiness")
+        Running::start(command, port, "/health/readiness").await
     }
 }
 
@@ -163,31 +162,23 @@ struct Running {
 }
 
 impl Running {
-    fn bare() -> Self {
+    async fn bare() -> Self {
         let port = free_port().unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["ingest", "--bare", &port.to_string()]);
-        Self::start(command, port, "/health")
+        Self::start(command, port, "/health").await
     }
 
-    fn start(mut command: Command, port: u16, path: &str) -> Self {
+    async fn start(mut command: Command, port: u16, path: &str) -> Self {
         let child = command.stdout(Stdio::null()).spawn().unwrap();
         let running = Self { child, port };
-        for _ in 0..1000 {
-            if client::status(port, path) == Some(200) {
-                return running;
-            }
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        panic!("it is not ready on port {port}");
+        wait_until("it is ready", PATIENCE, async || client::status(port, path).await == Some(200))
+            .await;
+        running
     }
 
     fn resident_mib(&self) -> f64 {
-        let path = Path::new("/proc").join(self.child.id().to_string()).join("status");
-        let status = fs::read_to_string(path).unwrap_or_default();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<f64>().ok());
-        kib.unwrap_or(f64::NAN) / 1024.0
+        memory_mib(self.child.id(), PEAK).unwrap_or(f64::NAN)
     }
 }
 

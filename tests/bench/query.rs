@@ -13,6 +13,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use tests::harness::{PATIENCE, wait_until};
 
 use crate::report::{milliseconds, per_second, percentile, table};
 use load::{Client, Load, Requests};
@@ -167,9 +168,10 @@ async fn redis(stage: &Stage) -> Vec<String> {
     drop(first);
     let second = stage.query_api(&[("CACHE_TTL_SECONDS", "3600")]).await;
     // The breaker closes with the first answer that its watcher gets.
-    while second.metric("query_api_redis_breaker_closed", &[]).await < 1.0 {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait_until("redis is in use", PATIENCE, async || {
+        second.metric("query_api_redis_breaker_closed", &[]).await >= 1.0
+    })
+    .await;
     let half = Load { most: Some(ANSWERS / 2), ..load(second.port) };
     let mut full = half.run(Arc::clone(&questions)).await;
     let hits = full.from(200, "redis; hit, memory; fwd=miss; stored");
@@ -303,10 +305,11 @@ async fn crowd(stage: &Stage) {
     for _ in 0..1000 {
         clients.push(Client::connect(api.port).await);
     }
-    // Fresh for a second, and of use for one more.
+    // Fresh for a second, and of use for one more: the crowd comes when it is neither. To look would renew it.
     tokio::time::sleep(Duration::from_millis(2500)).await;
-    let asked = ["family=\"summary\"", "from=\"database\""];
-    let before = api.metric("query_api_reads_total", &asked).await;
+    let (asked, made) = (["family=\"summary\""], ["family=\"summary\"", "from=\"database\""]);
+    let reads = async |words: &[&str]| api.metric("query_api_reads_total", words).await;
+    let (asked_before, made_before) = (reads(&asked).await, reads(&made).await);
     let (started, request) = (Instant::now(), request(&stage.keys[0], path, ""));
     let answers = clients.into_iter().map(|mut client| {
         let request = Arc::clone(&request);
@@ -316,9 +319,11 @@ async fn crowd(stage: &Stage) {
         assert_eq!(status.unwrap(), 200);
     }
     let took = started.elapsed();
-    // The reads are told to the metrics once a second.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
-    let made = api.metric("query_api_reads_total", &asked).await - before;
+    wait_until("the metrics tell of all reads", PATIENCE, async || {
+        reads(&asked).await >= asked_before + 1000.0
+    })
+    .await;
+    let made = reads(&made).await - made_before;
     println!(
         "\n1,000 requests at once for one summary that is too old: all answered in {}, read from Postgres {made} time(s)",
         milliseconds(took)

@@ -21,7 +21,7 @@ use sqlx::{Executor, PgPool};
 
 use crate::{
     projector::{mapping, read_only},
-    report::{milliseconds, per_second, percentile, rate, table},
+    report::{PEAK, memory_mib, milliseconds, per_second, percentile, rate, table},
     stage::{ORG, Spread, Stage, delays, event, publish, visible},
 };
 
@@ -204,19 +204,15 @@ async fn operator(stage: &Stage, memory: u32, command: &str) -> (Value, f64) {
         .spawn()
         .unwrap();
     let mut peak = 0.0;
+    // A process that has ended tells nothing of its memory any more: it is asked all the time.
+    let mut look = tokio::time::interval(Duration::from_millis(20));
     while child.try_wait().unwrap().is_none() {
-        peak = resident_mib(child.id()).unwrap_or(peak);
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        peak = memory_mib(child.id(), PEAK).unwrap_or(peak);
+        look.tick().await;
     }
     let output = child.wait_with_output().unwrap();
     assert!(output.status.success(), "{command}");
     (serde_json::from_slice(&output.stdout).unwrap(), peak)
-}
-
-fn resident_mib(pid: u32) -> Option<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find(|line| line.starts_with("VmHWM"))?;
-    Some(line.split_whitespace().nth(1)?.parse::<f64>().ok()? / 1024.0)
 }
 
 /// Events at a steady rate until told to stop, and how long each took to be visible by SQL.

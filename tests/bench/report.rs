@@ -16,6 +16,17 @@ pub(crate) fn milliseconds(duration: Duration) -> String {
     format!("{:.1} ms", duration.as_secs_f64() * 1000.0)
 }
 
+/// What a process holds now, and the most that it has held: lines of its status.
+pub(crate) const RESIDENT: &str = "VmRSS:";
+pub(crate) const PEAK: &str = "VmHWM:";
+
+/// The memory of a process in MiB; none if it has ended.
+pub(crate) fn memory_mib(pid: u32, line: &str) -> Option<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let text = status.lines().find_map(|found| found.strip_prefix(line))?;
+    Some(text.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
+}
+
 /// The value below which this share of the samples lies.
 pub(crate) fn percentile(samples: &mut [Duration], share: f64) -> Duration {
     samples.sort_unstable();

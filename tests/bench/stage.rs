@@ -16,6 +16,8 @@ use xtask::servers::{
     Binaries, Choice, Nats, NatsOptions, Postgres, PostgresOptions, Scratch, Server,
 };
 
+use crate::report::{PEAK, memory_mib};
+
 pub(crate) const ORG: &str = "bench";
 
 pub(crate) struct Stage {
@@ -106,10 +108,7 @@ impl Running {
 
     /// The most memory that it has held.
     pub(crate) fn peak_mebibytes(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
-        let kibibytes: f64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-        kibibytes / 1024.0
+        memory_mib(self.child.id(), PEAK).unwrap()
     }
 }
 

@@ -6,8 +6,14 @@ mod head;
 mod proof;
 mod request;
 
+use std::time::Duration;
+
 use serde_json::Value;
-use tests::door::{Door, DoorSetup, Message};
+use tests::{
+    door::{Door, DoorSetup, Message},
+    harness::{PATIENCE, wait_until},
+};
+use tokio::time::timeout;
 
 use request::{Case, Kept};
 pub(super) use request::{authorized, by_token, signed};
@@ -32,15 +38,9 @@ async fn every_hostile_request_has_its_status_its_metric_and_its_place() {
             wrong.push(format!("{}: {answer:?} instead of {}", case.name, case.status));
         }
         // Some are counted when the connection is given up, a moment after the answer.
-        let counted = (0..100).any(|_| {
-            let now = door.metric(case.metric, case.labels);
-            let more = now >= before + 1.0;
-            if !more {
-                std::thread::sleep(std::time::Duration::from_millis(20));
-            }
-            more
-        });
-        if !counted {
+        let one_more = async || door.metric(case.metric, case.labels) >= before + 1.0;
+        let counted = wait_until("it is counted", PATIENCE, one_more);
+        if timeout(Duration::from_secs(2), counted).await.is_err() {
             wrong.push(format!("{}: not counted as {:?}", case.name, case.labels));
         }
         if matches!(case.status, 401 | 404 | 503) && !answer.body.is_empty() {

@@ -1,17 +1,15 @@
-//! The one load generator: keep-alive connections over bare sockets, each with one request at a time.
+//! The load generator of webhooks: keep-alive connections over bare sockets, each with one request at a time.
 
 use std::{
-    io::{Read, Write},
-    net::TcpStream as BlockingStream,
     sync::atomic::{AtomicU64, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
-    time::sleep_until,
+    time::{sleep_until, timeout},
 };
 
 use crate::report::percentile;
@@ -133,13 +131,14 @@ fn whole(bytes: &[u8]) -> Option<u16> {
 }
 
 /// One request, for those who wait for a server.
-pub(super) fn status(port: u16, path: &str) -> Option<u16> {
-    let mut socket = BlockingStream::connect(("127.0.0.1", port)).ok()?;
-    socket.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
-    let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
-    socket.write_all(request.as_bytes()).ok()?;
-    let began = Instant::now();
-    let mut text = String::new();
-    socket.read_to_string(&mut text).ok()?;
-    (began.elapsed() < Duration::from_secs(1)).then(|| text.split(' ').nth(1)?.parse().ok())?
+pub(super) async fn status(port: u16, path: &str) -> Option<u16> {
+    let ask = async {
+        let mut socket = TcpStream::connect(("127.0.0.1", port)).await.ok()?;
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        socket.write_all(request.as_bytes()).await.ok()?;
+        let mut text = String::new();
+        socket.read_to_string(&mut text).await.ok()?;
+        text.split(' ').nth(1)?.parse().ok()
+    };
+    timeout(Duration::from_secs(1), ask).await.ok().flatten()
 }

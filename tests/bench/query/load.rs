@@ -1,4 +1,4 @@
-//! The one load generator: keep-alive connections over bare sockets, each with one request at a time.
+//! The load generator of reads: keep-alive connections over bare sockets, each with one request at a time.
 
 use std::{
     collections::BTreeMap,

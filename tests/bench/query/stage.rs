@@ -9,12 +9,14 @@ use std::{
 };
 
 use sqlx::{Connection, Executor, PgPool, postgres::PgPoolOptions};
+use tests::harness::wait_until;
 use xtask::servers::{
     Binaries, Choice, Ending, Nats, NatsOptions, Postgres, PostgresOptions, Process, Redis,
     RedisOptions, Scratch, Server, free_port,
 };
 
 use super::load::Client;
+use crate::report::{PEAK, RESIDENT, memory_mib};
 
 pub(super) const ORGS: usize = 10;
 /// One more org, with as many leads as an export is to have.
@@ -170,10 +172,10 @@ impl Stage {
         let waiting = "select (select count(*) from agent_dirty)
             + (select count(*) from (select from checkpoint where projection = 'main' having count(*) = 0) as none)";
         let started = Instant::now();
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&self.pool).await.unwrap() > 0 {
-            assert!(started.elapsed() < Duration::from_secs(300), "AgentMetrics are not computed");
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
+        wait_until("AgentMetrics are computed", Duration::from_secs(300), async || {
+            sqlx::query_scalar::<_, i64>(waiting).fetch_one(&self.pool).await.unwrap() == 0
+        })
+        .await;
         eprintln!("AgentMetrics computed in {:.0} s", started.elapsed().as_secs_f64());
         self.execute("analyze agent_metrics".to_owned()).await;
         running
@@ -202,12 +204,10 @@ impl Stage {
         let log: PathBuf = self.scratch.path().join(format!("{name}.log"));
         let process = Process::start(name, command, &log, Ending::default()).unwrap();
         let running = Running { process, port };
-        let started = Instant::now();
-        while running.get("/health/readiness").await.map(|answer| answer.0) != Some(200) {
-            let lines = running.process.last_lines(20);
-            assert!(started.elapsed() < Duration::from_secs(60), "{name} is not ready: {lines}");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        wait_until(&format!("{name} is ready"), Duration::from_secs(60), async || {
+            running.get("/health/readiness").await.is_some_and(|answer| answer.0 == 200)
+        })
+        .await;
         running
     }
 }
@@ -236,21 +236,22 @@ impl Running {
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
     }
 
-    fn memory(&self, field: &str) -> f64 {
-        let path = format!("/proc/{}/status", self.process.pid());
-        let status = std::fs::read_to_string(path).unwrap();
-        let line = status.lines().find(|line| line.starts_with(field)).unwrap();
-        line.split_whitespace().nth(1).unwrap().parse::<f64>().unwrap() / 1024.0
-    }
-
     /// MiB that it holds now.
     pub(super) fn resident(&self) -> f64 {
-        self.memory("VmRSS")
+        memory_mib(self.process.pid(), RESIDENT).unwrap()
     }
 
     /// The most MiB that it has held.
     pub(super) fn peak(&self) -> f64 {
-        self.memory("VmHWM")
+        memory_mib(self.process.pid(), PEAK).unwrap()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the end of its log ---\n{}", self.process.last_lines(20));
+        }
     }
 }
 

@@ -33,6 +33,7 @@ async fn write(reads: &Reads, seq: i64, pause: u64) {
         .await
         .unwrap();
     tx.commit().await.unwrap();
+    // The worker's turn comes some time later, and each time another.
     tokio::time::sleep(Duration::from_millis(pause)).await;
     let mut tx = pool.begin().await.unwrap();
     sqlx::query("delete from agent_dirty where seq <= $1")

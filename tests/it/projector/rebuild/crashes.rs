@@ -105,6 +105,7 @@ async fn postgres_restarted_in_the_middle_ends_the_process_and_loses_nothing() {
             .stdout(Stdio::null())
             .spawn()
             .unwrap();
+        // In the middle of the pause, or before it on a slow machine: whenever it is, nothing may be lost.
         tokio::time::sleep(std::time::Duration::from_millis(900)).await;
         let server = projection.ground.database.server();
         server.kill9();
