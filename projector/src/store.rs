@@ -69,7 +69,13 @@ pub fn pool_in(config: &Postgres, schema: &str) -> Result<PgPool, sqlx::Error> {
 fn connect(config: &Postgres, settings: &[(&str, &str)]) -> Result<PgPool, sqlx::Error> {
     let options = PgConnectOptions::from_str(config.url.expose_secret())?
         .application_name("projector")
-        .options([("idle_in_transaction_session_timeout", "3s"), ("lock_timeout", "10s")])
+        .options([
+            ("idle_in_transaction_session_timeout", "3s"),
+            ("lock_timeout", "10s"),
+            // A plan that was kept while a table was empty reads all of it when it has grown, and a
+            // large batch asks for another plan than a small one. Planning is cheap beside a batch.
+            ("plan_cache_mode", "force_custom_plan"),
+        ])
         .options(settings.iter().copied());
     Ok(PgPoolOptions::new()
         .max_connections(config.max_connections)

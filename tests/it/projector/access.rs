@@ -1,5 +1,8 @@
 //! Each access path of the projector uses its index, and no index is without a query.
 
+use leadpulse_service::config::Postgres;
+use projector::{event::LeadKey, fold::LeadState, store};
+use sqlx::PgPool;
 use tests::harness::Projection;
 
 use super::setup;
@@ -9,8 +12,17 @@ insert into lead_fact (org_id, board_id, item_id, name, assigned_user_id, entere
     first_touch_at, state, closed_won_at, closed_by_user_id, lifecycle, last_event_at, last_seq, fold_state)
 select 'org' || n % 10, n % 4, n, 'Lead ' || n, n % 500, now() - n % 900 * interval '1 hour', 'created',
     now() - n % 800 * interval '1 hour', 'won', now() - n % 700 * interval '1 hour', n % 500, 'active',
-    now(), n, ''
+    now(), n, $1
 from generate_series(1, 100000) as n";
+
+async fn fill(pool: &PgPool) {
+    sqlx::query(FILL).bind(LeadState::default().encode()).execute(pool).await.unwrap();
+}
+
+/// The key of the lead that `FILL` numbers so.
+fn filled(n: i64) -> LeadKey {
+    LeadKey { org_id: format!("org{}", n % 10), board_id: n % 4, item_id: n }
+}
 
 /// A read that the projector or query-api makes, and the index that serves it.
 const PATHS: &[(&str, &str)] = &[
@@ -56,7 +68,7 @@ async fn each_access_path_uses_its_index_and_no_index_is_without_a_path() {
     let projection = Projection::start(setup(&[])).await;
     projection.settle().await;
     let pool = &projection.ground.database.pool;
-    sqlx::query(FILL).execute(pool).await.unwrap();
+    fill(pool).await;
     sqlx::query("analyze lead_fact").execute(pool).await.unwrap();
     for (query, index) in PATHS {
         let explain = sqlx::AssertSqlSafe(format!("explain {query}"));
@@ -73,4 +85,48 @@ async fn each_access_path_uses_its_index_and_no_index_is_without_a_path() {
     for index in indexes {
         assert!(PATHS.iter().any(|(_, named)| *named == index), "no path uses {index}");
     }
+}
+
+/// A table that grew since its last `analyze`, as a new one does in its first minutes, on connections that
+/// knew it when it was empty.
+#[tokio::test]
+async fn states_are_read_by_their_keys_whatever_postgres_knows_of_the_table() {
+    const KEYS: i64 = 100;
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    projection.projector.kill9();
+    let database = &projection.ground.database;
+    sqlx::query("alter table lead_fact set (autovacuum_enabled = false)")
+        .execute(&database.pool)
+        .await
+        .unwrap();
+    let config = Postgres { url: database.url().into(), max_connections: 1 };
+    let pool = store::pool(&config).unwrap();
+    let keys: Vec<LeadKey> = (1..=KEYS).map(|n| n * 997).map(filled).collect();
+    // After five executions Postgres may keep a plan.
+    for _ in 0..10 {
+        let mut connection = pool.acquire().await.unwrap();
+        assert!(store::load_leads(&mut connection, &keys).await.unwrap().is_empty());
+    }
+    fill(&database.pool).await;
+    let before = blocks(&pool).await;
+    let mut connection = pool.acquire().await.unwrap();
+    let found = store::load_leads(&mut connection, &keys).await.unwrap();
+    drop(connection);
+    assert_eq!(found.len(), keys.len());
+    let read = blocks(&pool).await - before;
+    assert!(read < KEYS * 10, "{read} blocks for {KEYS} leads");
+}
+
+/// Blocks of leads and of their indexes that were asked for until now.
+async fn blocks(pool: &PgPool) -> i64 {
+    let mut connection = pool.acquire().await.unwrap();
+    sqlx::query("select pg_stat_force_next_flush()").execute(&mut *connection).await.unwrap();
+    sqlx::query_scalar(
+        "select (heap_blks_read + heap_blks_hit + idx_blks_read + idx_blks_hit)::bigint
+         from pg_statio_user_tables where relname = 'lead_fact'",
+    )
+    .fetch_one(&mut *connection)
+    .await
+    .unwrap()
 }
