@@ -100,8 +100,7 @@ impl Batch {
     /// Folds each lead's events onto what is known of it. The cache is read, not changed.
     pub(super) fn fold(&mut self, cache: &mut LruCache<LeadKey, Known>, mapping: &Mapping) {
         for (key, lead) in &mut self.leads {
-            let before = cache.get(key).cloned().unwrap_or_default();
-            lead.fold(key, before, mapping);
+            lead.fold(key, cache.get(key), mapping);
         }
     }
 
@@ -157,7 +156,7 @@ impl Batch {
             .extend(rest.into_iter().map(|(_, delivery)| Parked::of(delivery, reason.to_owned())));
         self.newly_parked.insert(key.clone());
         if !lead.events.is_empty() {
-            lead.fold(key, before, mapping);
+            lead.fold(key, Some(&before), mapping);
             self.leads.insert(key.clone(), lead);
         }
     }
@@ -177,7 +176,10 @@ impl Batch {
 }
 
 impl LeadBatch {
-    fn fold(&mut self, key: &LeadKey, before: Known, mapping: &Mapping) {
+    /// `before` is what was known of the lead, if anything was.
+    fn fold(&mut self, key: &LeadKey, before: Option<&Known>, mapping: &Mapping) {
+        let unknown = Known::default();
+        let before = before.unwrap_or(&unknown);
         let mut state = before.state.clone();
         for (event, _) in &self.events {
             state.apply(event);
