@@ -27,9 +27,9 @@ use figures::figures;
 const DEBOUNCE: Duration = Duration::from_millis(250);
 /// While the lanes are behind, the figures are of no use yet and take Postgres from the lanes: after each
 /// step the worker rests for so many times its length …
-const REST_BEHIND: u32 = 4;
+const REST_BEHIND: u32 = 9;
 /// … and never longer than this.
-const LONGEST_REST: Duration = Duration::from_secs(5);
+const LONGEST_REST: Duration = Duration::from_secs(10);
 /// Marks taken by one transaction: all there are, mostly, since one agent has many of them under load.
 const MARKS: i64 = 50_000;
 /// Agents recomputed by one statement.

@@ -53,13 +53,30 @@ impl Stage {
 
     /// An empty, migrated database.
     pub(crate) async fn new_database(&self, name: &'static str) -> PgPool {
-        let mut admin = sqlx::PgConnection::connect(self.postgres.url()).await.unwrap();
-        let drop = sqlx::AssertSqlSafe(format!("drop database if exists {name} with (force)"));
-        admin.execute(drop).await.unwrap();
-        admin.execute(sqlx::AssertSqlSafe(format!("create database {name}"))).await.unwrap();
-        let pool = PgPoolOptions::new().max_connections(16).connect_lazy(&self.url(name)).unwrap();
+        self.create_database(name, "template1").await;
+        let pool = self.pool(name);
         projector::store::migrate(&pool).await.unwrap();
         pool
+    }
+
+    /// A copy of a database that nobody is connected to.
+    pub(crate) async fn copy_database(&self, name: &'static str, template: &str) -> PgPool {
+        self.create_database(name, template).await;
+        self.pool(name)
+    }
+
+    async fn create_database(&self, name: &str, template: &str) {
+        let mut admin = sqlx::PgConnection::connect(self.postgres.url()).await.unwrap();
+        for statement in [
+            format!("drop database if exists {name} with (force)"),
+            format!("create database {name} template {template} strategy file_copy"),
+        ] {
+            admin.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+        }
+    }
+
+    pub(crate) fn pool(&self, name: &str) -> PgPool {
+        PgPoolOptions::new().max_connections(16).connect_lazy(&self.url(name)).unwrap()
     }
 
     pub(crate) fn url(&self, database: &str) -> String {
@@ -174,7 +191,7 @@ pub(crate) fn event(lead: i64, n: u64) -> Envelope {
     let (kind, said) = match n % 5 {
         0 => (Kind::CreatePulse, format!(r#""pulseName":"Lead {lead}","groupId":"topics""#)),
         1 => {
-            let agent = 1 + lead % 500;
+            let agent = 1 + lead % 1000;
             (
                 Kind::UpdateColumnValue,
                 format!(
