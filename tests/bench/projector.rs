@@ -17,7 +17,7 @@ pub(crate) use limits::read_only;
 
 use crate::{
     report::{milliseconds, per_second, rate, table},
-    stage::{CONFIG, Spread, Stage, applied, publish},
+    stage::{CONFIG, Spread, Stage, applied, drop_indexes, make_indexes, publish},
 };
 
 /// The agents of the filled tables and of the events.
@@ -235,6 +235,7 @@ impl Filled {
 }
 
 async fn fill(pool: &PgPool, leads: i64) {
+    let indexes = drop_indexes(pool).await;
     sqlx::query(
         "insert into lead_fact (org_id, board_id, item_id, name, assigned_user_id, entered_at, entered_source,
              first_touch_at, last_activity_at, state, closed_won_at, closed_by_user_id, lifecycle, last_event_at,
@@ -252,6 +253,7 @@ async fn fill(pool: &PgPool, leads: i64) {
     .execute(pool)
     .await
     .unwrap();
+    make_indexes(pool, indexes).await;
     sqlx::query("vacuum analyze lead_fact").execute(pool).await.unwrap();
 }
 

@@ -19,7 +19,8 @@ const STALLED: Duration = Duration::from_secs(120);
 
 pub(super) async fn live(stage: &Stage, filled: &mut Filled, options: &Options) {
     let mut rows = Vec::new();
-    for (standing, rate) in [(0, 2000), (options.standing, 500), (options.standing, 2000)] {
+    let full = options.standing;
+    for (standing, rate) in [(0, 2000), (full, 100), (full, 500), (full, 2000)] {
         rows.push(at_rate(stage, filled, options, standing, rate).await);
     }
     println!("\npublished → visible by SQL, {AGENTS} agents, {} s each", options.live_seconds);

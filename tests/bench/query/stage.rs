@@ -16,7 +16,10 @@ use xtask::servers::{
 };
 
 use super::load::Client;
-use crate::report::{PEAK, RESIDENT, memory_mib};
+use crate::{
+    report::{PEAK, RESIDENT, memory_mib},
+    stage::{drop_indexes, make_indexes},
+};
 
 pub(super) const ORGS: usize = 10;
 /// One more org, with as many leads as an export is to have.
@@ -50,7 +53,8 @@ impl Stage {
         println!("servers: {servers}");
         let scratch = Scratch::new("bench").unwrap();
         let kept = xtask::root().join("target/bench/query");
-        let postgres = Postgres::start(&servers, &kept, &PostgresOptions::dev()).unwrap();
+        let options = PostgresOptions { keep: true, ..PostgresOptions::server() };
+        let postgres = Postgres::start(&servers, &kept, &options).unwrap();
         let folder = |name: &str| scratch.path().join(name);
         let nats = Nats::start(&servers, &folder("nats"), &NatsOptions::default()).unwrap();
         let redis = Redis::start(&servers, &folder("redis"), &RedisOptions::default()).unwrap();
@@ -96,17 +100,7 @@ impl Stage {
             admin.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
         }
         projector::store::migrate(&self.pool).await.unwrap();
-        let indexes: Vec<(String, String)> = sqlx::query_as(
-            "select indexname, indexdef from pg_indexes
-             where tablename = 'lead_fact' and indexname <> 'lead_fact_pkey'",
-        )
-        .fetch_all(&self.pool)
-        .await
-        .unwrap();
-        // An index that is made afterwards is made in a tenth of the time.
-        for (name, _) in &indexes {
-            self.execute(format!("drop index {name}")).await;
-        }
+        let indexes = drop_indexes(&self.pool).await;
         for (place, org) in names().enumerate() {
             let count = if place == ORGS { size.large } else { size.leads / ORGS as i64 };
             sqlx::query(LEADS)
@@ -118,10 +112,7 @@ impl Stage {
                 .unwrap();
             sqlx::query(USERS).bind(&org).bind(size.agents).execute(&self.pool).await.unwrap();
         }
-        for (_, definition) in indexes {
-            let statement = "set maintenance_work_mem = '512MB'; ".to_owned() + &definition;
-            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&self.pool).await.unwrap();
-        }
+        make_indexes(&self.pool, indexes).await;
         self.execute("vacuum analyze".to_owned()).await;
         self.execute(format!("comment on table lead_fact is '{size:?}'")).await;
         eprintln!("filled in {:.0} s", started.elapsed().as_secs_f64());

@@ -45,6 +45,11 @@ impl PostgresOptions {
         Self { conf: crate::root().join("deploy/postgres/dev.conf"), port: None, keep: true }
     }
 
+    /// For benchmarks, on millions of leads: what production would have.
+    pub fn server() -> Self {
+        Self { conf: crate::root().join("deploy/postgres/server.conf"), port: None, keep: false }
+    }
+
     /// For tests: faster, and nothing is kept.
     pub fn test() -> Self {
         Self { conf: crate::root().join("deploy/postgres/test.conf"), port: None, keep: false }
