@@ -32,11 +32,16 @@ pub(crate) struct Caller {
 }
 
 impl Caller {
-    /// This service itself, for an org's reads that nobody has asked for yet.
-    pub(crate) fn of_the_service(org: &Arc<Org>) -> Self {
-        let scopes = [Scope::Leads, Scope::Metrics].map(|scope| scope.as_str().to_owned());
+    /// This service itself, for an org's reads that nobody has asked it for yet.
+    pub(crate) fn of_the_service(org: &Arc<Org>, pii: bool) -> Self {
+        let scopes = [Scope::Leads, Scope::Metrics].into_iter().chain(pii.then_some(Scope::Pii));
+        let scopes: Vec<_> = scopes.map(|scope| scope.as_str().to_owned()).collect();
         let (org, scopes) = (Arc::clone(org), Scopes::of(&scopes));
         Self { org, key_id: Uuid::nil(), hash: [0; 32], scopes }
+    }
+
+    pub(crate) fn is_the_service(&self) -> bool {
+        self.key_id.is_nil()
     }
 
     pub(crate) fn may(&self, scope: Scope) -> bool {
@@ -73,6 +78,10 @@ impl Keys {
 
     pub(crate) fn orgs(&self) -> impl Iterator<Item = &Arc<Org>> {
         self.orgs.values()
+    }
+
+    pub(crate) fn org(&self, id: &str) -> Option<Arc<Org>> {
+        self.orgs.get(id).cloned()
     }
 
     /// The caller of a request with `Authorization: Bearer lp_…`.

@@ -8,14 +8,14 @@ mod tally;
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use axum::http::HeaderValue;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use moka::Expiry;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -30,6 +30,10 @@ use crate::db;
 const BYTES: u64 = 64 * 1024 * 1024;
 /// How long an old answer serves while it is made anew: with the second that it is fresh, two.
 const GRACE: TimeDelta = TimeDelta::milliseconds(900);
+/// The same in the first seconds of a process, in which all that it knows gets old at once.
+const GRACE_AT_FIRST: TimeDelta = TimeDelta::seconds(6);
+/// How long a process is in its first seconds.
+const AT_FIRST: TimeDelta = TimeDelta::seconds(10);
 /// Questions whose answers are being made at the same time; beyond them a second one may be made.
 const FLIGHTS: u64 = 100_000;
 /// What moves with the clock is fresh for this long.
@@ -44,6 +48,28 @@ pub(crate) struct Cache {
     short: Duration,
     tally: Tally,
     evicted: Arc<AtomicU64>,
+    /// Until when old answers serve for longer.
+    lenient_until: OnceLock<DateTime<Utc>>,
+}
+
+/// A question, and how often it is asked.
+#[derive(Debug, sqlx::FromRow)]
+pub(crate) struct Asked {
+    pub(crate) org_id: String,
+    pub(crate) family: String,
+    pub(crate) question: String,
+    /// By somebody who may see personal data.
+    pub(crate) pii: bool,
+    pub(crate) per_second: f64,
+}
+
+/// Stands in the key of an answer that only some may see.
+const PII: &str = "pii";
+
+/// An answer's name in both levels: one org, one version of its read models, one question.
+pub(crate) fn key(family: &str, org_id: &str, version: i64, pii: bool, question: &str) -> String {
+    let pii = if pii { PII } else { "" };
+    format!("{family}|{org_id}|{version}|{pii}|{question}")
 }
 
 /// How long an answer lives, at most: a new version of the org's read models ends them all.
@@ -116,7 +142,29 @@ impl Cache {
             .max_capacity(FLIGHTS)
             .time_to_idle(Duration::from_secs(30))
             .build();
-        Self { near, far, flights, short, tally: Tally::default(), evicted }
+        let (tally, lenient_until) = (Tally::default(), OnceLock::new());
+        Self { near, far, flights, short, tally, evicted, lenient_until }
+    }
+
+    /// From now on, and for some seconds, old answers serve for longer while they are made anew.
+    pub(crate) fn be_lenient(&self) {
+        let _ = self.lenient_until.set(db::now() + AT_FIRST);
+    }
+
+    fn grace(&self, now: DateTime<Utc>) -> TimeDelta {
+        let lenient = self.lenient_until.get().is_some_and(|until| now < *until);
+        if lenient { GRACE_AT_FIRST } else { GRACE }
+    }
+
+    /// What memory was asked for most, the most first: without pages after the first, which belong to one
+    /// reader.
+    pub(crate) fn asked_most(&self, most: usize) -> Vec<Asked> {
+        let now = db::now();
+        let mut asked: Vec<Asked> =
+            self.near.iter().filter_map(|(key, entry)| Asked::of(&key, &entry, now)).collect();
+        asked.sort_by(|a, b| b.per_second.total_cmp(&a.per_second));
+        asked.truncate(most);
+        asked
     }
 
     /// With jitter, so that answers that were made together do not end together.
@@ -137,7 +185,11 @@ impl Cache {
         let entry = self.near.get(key).await?;
         let now = db::now();
         let fresh = entry.serves(min_seq, now);
-        (fresh || entry.serves(min_seq, now - GRACE)).then_some((entry, fresh))
+        if !fresh && !entry.serves(min_seq, now - self.grace(now)) {
+            return None;
+        }
+        entry.asked.fetch_add(1, Ordering::Relaxed);
+        Some((entry, fresh))
     }
 
     pub(crate) async fn far(&self, key: &str, min_seq: i64) -> Option<Arc<Entry>> {
@@ -193,12 +245,33 @@ impl Cache {
     }
 }
 
+impl Asked {
+    fn of(key: &str, entry: &Entry, now: DateTime<Utc>) -> Option<Self> {
+        let mut parts = key.splitn(5, '|');
+        let (family, org_id, _, pii) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let question = parts.next()?;
+        let cursor = question.split('&').any(|part| part.starts_with("cursor="));
+        let times = entry.asked.load(Ordering::Relaxed);
+        if cursor || times == 0 {
+            return None;
+        }
+        let seconds = (now - entry.at).as_seconds_f64().max(1.0);
+        Some(Self {
+            org_id: org_id.to_owned(),
+            family: family.to_owned(),
+            question: question.to_owned(),
+            pii: pii == PII,
+            per_second: f64::from(times) / seconds,
+        })
+    }
+}
+
 /// An entry leaves memory when it is of no use any more, not even while it is made anew.
 struct UntilOfNoUse;
 
 impl Expiry<String, Arc<Entry>> for UntilOfNoUse {
     fn expire_after_create(&self, _: &String, entry: &Arc<Entry>, _: Instant) -> Option<Duration> {
-        Some((entry.fresh_until + GRACE - db::now()).to_std().unwrap_or_default())
+        Some((entry.fresh_until + GRACE_AT_FIRST - db::now()).to_std().unwrap_or_default())
     }
 
     fn expire_after_update(

@@ -73,8 +73,10 @@ impl Limits {
     }
 
     /// Takes the points of a read that Postgres or Redis is to be asked for: of both buckets or of none.
+    /// What the service asks itself takes none: nobody's budget is smaller after a start.
     pub(crate) fn admit(&self, caller: &Caller, cost: u32) -> Result<Left, Problem> {
-        let (now, cost) = (Instant::now(), f64::from(cost));
+        let cost = if caller.is_the_service() { 0.0 } else { f64::from(cost) };
+        let now = Instant::now();
         let mut guard = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let buckets = &mut *guard;
         let key = buckets.keys.entry(caller.key_id).or_insert_with(|| self.key.full(now));

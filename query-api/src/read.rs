@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use crate::{
     asked::Asked,
     auth::{Caller, Scope},
-    cache::{Entry, Lease, Lives, Origin},
+    cache::{self, Entry, Lease, Lives, Origin},
     db::{self, Snapshot},
     params::Params,
     problem::Problem,
@@ -127,10 +127,10 @@ impl<R: Read> Question<R> {
         Ok(Self { read, caller, min_seq, filters, spelling })
     }
 
-    /// The answer's name in the caches: one org, one version of its read models, one question.
+    /// The answer's name in the caches.
     fn key(&self, version: i64) -> String {
-        let pii = if R::SHOWS_PII && self.caller.may(Scope::Pii) { "pii" } else { "" };
-        format!("{}|{}|{version}|{pii}|{}", R::FAMILY, self.caller.org.id, self.spelling)
+        let pii = R::SHOWS_PII && self.caller.may(Scope::Pii);
+        cache::key(R::FAMILY, &self.caller.org.id, version, pii, &self.spelling)
     }
 }
 

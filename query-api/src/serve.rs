@@ -29,7 +29,7 @@ use crate::{
     live::Hub,
     state::{self, App},
     versions::Versions,
-    warm::warm,
+    warm::{keep, warm},
 };
 
 /// Connections for `/ops`.
@@ -86,11 +86,14 @@ pub async fn run(config: Config) -> Result<()> {
     tokio::spawn(async move { teller.hub.run(&teller.versions, &teller.pool, token).await });
     tokio::spawn(watch(Arc::clone(&app), health.clone(), postgres, stop.clone()));
 
+    let kept = tokio::spawn(keep(Arc::clone(&app), stop.clone()));
+
     let router = routes(app, &health);
     let server = tokio::spawn(http::serve(listener, router, http::Limits::default(), stop.clone()));
     stop.cancelled().await;
     health.drain();
     server.await??;
+    kept.await?;
     Ok(())
 }
 

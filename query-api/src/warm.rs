@@ -1,28 +1,37 @@
 //! What a new process does before it says that it is ready: it opens its connections, learns the versions,
-//! and answers what dashboards ask first. So nobody's first read pays for a cold start.
+//! and answers what dashboards asked of the processes before it, and what they ask first. So nobody's
+//! first read pays for a cold start.
+
+mod hot;
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::future::try_join_all;
+use futures_util::{StreamExt, future::try_join_all, stream};
 use leadpulse_service::config::Org;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, info};
 
 use crate::{
-    agents::Leaderboard,
+    agents::{Agent, Agents, Leaderboard},
     auth::Caller,
-    kpis::{Summary, Timeseries},
-    leads::Leads,
+    cache::Asked,
+    kpis::{Funnel, Industries, Summary, Timeseries},
+    leads::{Lead, Leads},
     meta::Meta,
     params::Params,
     read::{Question, Read, find},
+    search::Search,
     state::App,
+    users::Users,
 };
+pub(crate) use hot::keep;
 
 /// However slow it is, the service becomes ready after this.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Orgs whose first reads are answered beforehand.
 const ORGS: usize = 100;
+/// Answers that are made at the same time: more would only wait for each other.
+const AT_ONCE: usize = 4;
 
 pub(crate) async fn warm(app: &Arc<App>) {
     let started = Instant::now();
@@ -37,6 +46,11 @@ pub(crate) async fn warm(app: &Arc<App>) {
             while !app.versions.are_known() {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
+            let asked = hot::remembered(&app.pool).await.unwrap_or_else(|error| {
+                debug!(%error, "what was asked most is not known");
+                Vec::new()
+            });
+            stream::iter(&asked).for_each_concurrent(AT_ONCE, |asked| again(app, asked)).await;
             for org in app.keys.orgs().take(ORGS) {
                 tokio::join!(
                     first::<Leads>(app, org),
@@ -49,14 +63,42 @@ pub(crate) async fn warm(app: &Arc<App>) {
         }),
     );
     let whole = done.await.is_ok();
+    // What was answered first may be old by now, and all of it would be made anew at once.
+    app.cache.be_lenient();
     let duration_ms = started.elapsed().as_millis();
     info!(duration_ms, whole, "warmed up");
 }
 
+/// What an earlier process was asked.
+async fn again(app: &Arc<App>, asked: &Asked) {
+    let Some(org) = app.keys.org(&asked.org_id) else { return };
+    let caller = Caller::of_the_service(&org, asked.pii);
+    let params = || Params::new(Vec::new(), Some(&asked.question));
+    match asked.family.as_str() {
+        Leads::FAMILY => answer::<Leads>(app, &caller, params()).await,
+        Lead::FAMILY => answer::<Lead>(app, &caller, params()).await,
+        Agents::FAMILY => answer::<Agents>(app, &caller, params()).await,
+        Agent::FAMILY => answer::<Agent>(app, &caller, params()).await,
+        Leaderboard::FAMILY => answer::<Leaderboard>(app, &caller, params()).await,
+        Summary::FAMILY => answer::<Summary>(app, &caller, params()).await,
+        Funnel::FAMILY => answer::<Funnel>(app, &caller, params()).await,
+        Timeseries::FAMILY => answer::<Timeseries>(app, &caller, params()).await,
+        Industries::FAMILY => answer::<Industries>(app, &caller, params()).await,
+        Search::FAMILY => answer::<Search>(app, &caller, params()).await,
+        Users::FAMILY => answer::<Users>(app, &caller, params()).await,
+        Meta::FAMILY => answer::<Meta>(app, &caller, params()).await,
+        // Exports and timelines are not kept waiting for.
+        _ => {}
+    }
+}
+
 /// The read without parameters: what a dashboard shows first.
 async fn first<R: Read>(app: &Arc<App>, org: &Arc<Org>) {
-    let question = Question::<R>::new(Caller::of_the_service(org), Params::default());
-    let answered = match question {
+    answer::<R>(app, &Caller::of_the_service(org, false), Params::default()).await;
+}
+
+async fn answer<R: Read>(app: &Arc<App>, caller: &Caller, params: Params) {
+    let answered = match Question::<R>::new(caller.clone(), params) {
         Ok(question) => find(app, &Arc::new(question)).await.map(drop),
         Err(problem) => Err(problem),
     };

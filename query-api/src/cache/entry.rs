@@ -1,6 +1,9 @@
 //! One finished answer, and its form in Redis.
 
-use std::{io::Write, sync::OnceLock};
+use std::{
+    io::Write,
+    sync::{OnceLock, atomic::AtomicU32},
+};
 
 use axum::http::HeaderValue;
 use bytes::Bytes;
@@ -29,6 +32,8 @@ pub(crate) struct Entry {
     /// The time of the read: what the figures are of.
     pub(crate) at: DateTime<Utc>,
     pub(crate) fresh_until: DateTime<Utc>,
+    /// How often it was given out from memory.
+    pub(super) asked: AtomicU32,
     /// Made when it is first asked for, and then kept.
     gzip: OnceLock<Bytes>,
 }
@@ -65,7 +70,17 @@ impl Entry {
                 .unwrap_or(HeaderValue::from_static("\"\""))
         };
         let (etag, gzip_etag) = (quoted(""), quoted("-gzip"));
-        Self { body, missing, etag, gzip_etag, seq, at, fresh_until, gzip: OnceLock::new() }
+        Self {
+            body,
+            missing,
+            etag,
+            gzip_etag,
+            seq,
+            at,
+            fresh_until,
+            asked: AtomicU32::new(0),
+            gzip: OnceLock::new(),
+        }
     }
 
     pub(crate) fn serves(&self, min_seq: i64, now: DateTime<Utc>) -> bool {

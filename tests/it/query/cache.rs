@@ -234,3 +234,40 @@ async fn of_two_processes_one_makes_the_answer_and_a_lease_that_nobody_keeps_hol
     // A busy machine may be late for Redis' bound: then both make it, which is slower, not wrong.
     assert!(shared >= 1, "of {asked} answers none was shared");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_asked_most_is_answered_before_the_next_process_is_ready() {
+    let mut reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    reads.publish().await;
+    let paths = ["/v1/leads?limit=7&state=won", "/v1/kpis/summary?window=7d", "/v1/users"];
+    wait_until("all are given out from memory", PATIENCE, async || {
+        let mut from_memory = true;
+        for path in paths {
+            from_memory &= status(&reads.get(path).await).starts_with("memory; hit");
+        }
+        from_memory
+    })
+    .await;
+    assert!(reads.api.stop(PATIENCE), "it does not end");
+    let kept: i64 = sqlx::query_scalar("select count(*) from hot_read where org_id = 'demo'")
+        .fetch_one(&reads.ground.database.pool)
+        .await
+        .unwrap();
+    assert!(kept >= 3, "{kept}");
+    // What an older version has left, or somebody's hand, must not keep a process from starting.
+    sqlx::query(
+        "insert into hot_read values ('gone', 'leads', '', false, 9, now()),
+             ('demo', 'unheard', 'a=b', false, 9, now()), ('demo', 'leads', 'limit=-1&%ff', true, 9, now())",
+    )
+    .execute(&reads.ground.database.pool)
+    .await
+    .unwrap();
+    reads.api = reads.ground.start_as("query-api", "next").unwrap();
+    reads.api.wait_until_ready().await;
+    for path in paths {
+        let answer = reads.get(path).await;
+        assert_eq!(answer.status, 200);
+        assert!(status(&answer).starts_with("memory; hit"), "{path}: {answer:?}");
+    }
+}
