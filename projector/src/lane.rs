@@ -35,7 +35,7 @@ use crate::{
     version::Versions,
 };
 use batch::Batch;
-pub use routes::{BUCKETS, LanesGone, Routes, bucket, bucket_of};
+pub use routes::{BUCKETS, LanesGone, Room, Routes, bucket, bucket_of};
 pub use unreadable::read_again;
 
 /// A batch ends when nothing came for this long, …
@@ -56,7 +56,8 @@ const CACHED_LEADS: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
 /// What the reader sends to a lane, in the stream's order.
 #[derive(Debug)]
 pub enum Item {
-    Event(Box<Delivery>),
+    /// With the room that it takes, if it came from the stream.
+    Event(Box<Delivery>, Option<Room>),
     /// Everything up to here that is this lane's was sent: its position may move there.
     Advance(u64),
     /// An operator wants the dead letters of this lead applied again.
@@ -252,7 +253,7 @@ impl Lane {
 fn retries_in(items: &[Item]) -> BTreeSet<LeadKey> {
     let key = |item: &Item| match item {
         Item::Retry(key) => Some(key.clone()),
-        Item::Event(_) | Item::Advance(_) => None,
+        Item::Event(..) | Item::Advance(_) => None,
     };
     items.iter().filter_map(key).collect()
 }

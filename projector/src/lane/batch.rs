@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use lru::LruCache;
 use sqlx::PgConnection;
 
-use super::{Delivery, Item};
+use super::{Delivery, Item, Room};
 use crate::{
     event::{self, LeadEvent, LeadKey, Meaning, UserEvent},
     fold::LeadRow,
@@ -38,6 +38,8 @@ pub(super) struct Batch {
     users: Vec<UserEvent>,
     parked: Vec<Parked>,
     newly_parked: HashSet<LeadKey>,
+    /// Given back when the batch is over.
+    rooms: Vec<Room>,
 }
 
 impl Batch {
@@ -52,12 +54,13 @@ impl Batch {
         for item in items {
             match item {
                 Item::Advance(seq) => batch.to = batch.to.max(seq),
-                Item::Event(delivery) if delivery.seq > position => {
+                Item::Event(delivery, room) if delivery.seq > position => {
+                    batch.rooms.extend(room);
                     batch.to = batch.to.max(delivery.seq);
                     batch.events += 1;
                     batch.add(*delivery, mapping, parked);
                 }
-                Item::Event(_) | Item::Retry(_) => {}
+                Item::Event(..) | Item::Retry(_) => {}
             }
         }
         batch

@@ -43,8 +43,10 @@ impl Lane {
         let letters = store::letters_of(&mut tx, key).await?;
         let count = letters.len();
         // A letter is older than the position; a batch of its own begins before all of them.
-        let items =
-            letters.into_iter().map(delivery).map(|letter| Item::Event(Box::new(letter))).collect();
+        let items = letters
+            .into_iter()
+            .map(|letter| Item::Event(Box::new(delivery(letter)), None))
+            .collect();
         let mut batch = Batch::of(items, 0, &self.mapping, &Default::default());
         let known = store::load_leads(&mut tx, std::slice::from_ref(key)).await?;
         self.cache.pop(key);

@@ -1,12 +1,21 @@
 //! The ways to the lanes: which lane owns which lead.
 
-use tokio::sync::mpsc;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::{Delivery, Item};
 use crate::event::LeadKey;
 
 /// Leads are pinned to buckets and buckets to lanes.
 pub const BUCKETS: u64 = 1024;
+
+/// Payloads that wait for their lanes or are being written, in KiB. Ordinary events fill the lanes' queues
+/// long before: it is events of a mebibyte that must not.
+const ROOM: u32 = 64 * 1024;
+
+/// The place that a message takes until it is committed.
+pub type Room = OwnedSemaphorePermit;
 
 /// The lanes are gone: the projection is ending.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,17 +25,21 @@ pub struct LanesGone;
 #[derive(Debug, Clone)]
 pub struct Routes {
     lanes: Vec<mpsc::Sender<Item>>,
+    room: Arc<Semaphore>,
 }
 
 impl Routes {
     pub fn new(lanes: Vec<mpsc::Sender<Item>>) -> Self {
-        Self { lanes }
+        Self { lanes, room: Arc::new(Semaphore::new(usize::try_from(ROOM).unwrap_or(0))) }
     }
 
-    /// Hands a message to the lane of its lead.
+    /// Hands a message to the lane of its lead, when there is room for it.
     pub async fn deliver(&self, delivery: Delivery) -> Result<(), LanesGone> {
         let bucket = bucket_of(&delivery);
-        self.send(bucket, Item::Event(Box::new(delivery))).await
+        let kibibytes = u32::try_from(delivery.payload.len() / 1024).unwrap_or(ROOM);
+        let room = Arc::clone(&self.room).acquire_many_owned((kibibytes + 1).min(ROOM));
+        let room = room.await.map_err(|_| LanesGone)?;
+        self.send(bucket, Item::Event(Box::new(delivery), Some(room))).await
     }
 
     pub async fn retry(&self, key: LeadKey) -> Result<(), LanesGone> {
@@ -68,7 +81,37 @@ pub fn bucket(org_id: &str, board_id: i64, item_id: i64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
+
+    #[tokio::test]
+    async fn large_messages_wait_for_room_and_not_in_memory() {
+        let (sender, mut lane) = mpsc::channel(1000);
+        let routes = Routes::new(vec![sender]);
+        let large = |seq| Delivery {
+            seq,
+            trace_id: None,
+            payload: vec![b'x'; 1024 * 1024].into(),
+            envelope: Err("none".to_owned()),
+        };
+        let mut taken = 0;
+        while let Ok(sent) =
+            timeout(Duration::from_millis(200), routes.deliver(large(taken + 1))).await
+        {
+            sent.unwrap();
+            taken += 1;
+        }
+        assert_eq!(taken, 63, "64 MiB less what each takes beside its mebibyte");
+        // A message takes its place until it is dropped, not until it is received.
+        let first = lane.recv().await;
+        let held = timeout(Duration::from_millis(200), routes.deliver(large(100))).await;
+        assert!(held.is_err());
+        drop(first);
+        timeout(Duration::from_secs(5), routes.deliver(large(100))).await.unwrap().unwrap();
+    }
 
     #[test]
     fn a_lead_has_the_same_bucket_in_every_build() {

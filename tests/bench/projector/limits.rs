@@ -35,7 +35,7 @@ pub(crate) async fn read_only(stage: &Stage, events: u64) -> f64 {
     });
     let mut count = 0;
     while let Some(item) = receiver.recv().await {
-        if let Item::Event(delivery) = item {
+        if let Item::Event(delivery, _) = item {
             let envelope = delivery.envelope.unwrap();
             assert!(matches!(decode(&envelope, delivery.seq, None, &mapping), Meaning::Lead(_)));
             count += 1;
