@@ -17,7 +17,7 @@ use crate::mapping::Mapping;
 pub use text::normalised_decimal;
 
 /// A lead's identity. Ordered, so that a batch locks its rows in one order.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, sqlx::FromRow)]
 pub struct LeadKey {
     pub org_id: String,
     pub board_id: i64,

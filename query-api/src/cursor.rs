@@ -31,6 +31,15 @@ pub(crate) fn binding(org: &str, filters: &str) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// Cuts what was read beyond a page, which is one row if there is one: then the page's last row is given, after
+/// which the next one begins.
+pub(crate) fn cut<T>(rows: &mut Vec<T>, page: impl TryInto<usize>) -> Option<&T> {
+    let page = page.try_into().unwrap_or(usize::MAX);
+    let more = rows.len() > page;
+    rows.truncate(page);
+    rows.last().filter(|_| more)
+}
+
 impl Signer {
     pub(crate) async fn write(
         &self,

@@ -135,10 +135,7 @@ impl Selection {
     ) -> Result<(Vec<Fact>, Option<Position>), sqlx::Error> {
         let mut query = self.query(org_id, after, limit);
         let mut items: Vec<Fact> = query.build_query_as().fetch_all(from).await?;
-        let page = usize::try_from(limit).unwrap_or(usize::MAX);
-        let more = items.len() > page;
-        items.truncate(page);
-        let last = items.last().filter(|_| more);
+        let last = cursor::cut(&mut items, limit);
         let next = last.map(|fact| self.filter.date_field.position(fact));
         Ok((items, next))
     }

@@ -85,10 +85,7 @@ impl Read for Users {
         }
         query.push(" order by user_id limit ").push_bind(self.limit + 1);
         let mut items: Vec<User> = query.build_query_as().fetch_all(from.connection()).await?;
-        let page = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = items.len() > page;
-        items.truncate(page);
-        let next_cursor = match items.last().filter(|_| more) {
+        let next_cursor = match cursor::cut(&mut items, self.limit) {
             Some(last) => {
                 let position = Position([last.user_id, 0, 0]);
                 Some(app.cursors.write(&app.pool, &binding, position).await?)

@@ -22,7 +22,7 @@ pub struct Parked {
 
 /// The leads with unresolved dead letters: their later events must wait behind them.
 pub async fn load_parked(connection: &mut PgConnection) -> Result<HashSet<LeadKey>, sqlx::Error> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+    let keys: Vec<LeadKey> = sqlx::query_as(
         "select distinct org_id, board_id, item_id from dead_letter
          where projection = $1 and resolved_at is null
            and org_id is not null and board_id is not null and item_id is not null",
@@ -30,9 +30,7 @@ pub async fn load_parked(connection: &mut PgConnection) -> Result<HashSet<LeadKe
     .bind(PROJECTION)
     .fetch_all(connection)
     .await?;
-    let keys =
-        rows.into_iter().map(|(org_id, board_id, item_id)| LeadKey { org_id, board_id, item_id });
-    Ok(keys.collect())
+    Ok(keys.into_iter().collect())
 }
 
 /// Parks events; one that is parked already stays as it is.
@@ -168,7 +166,7 @@ pub async fn settle_letters(
 
 /// The leads whose letters an operator wants applied again.
 pub async fn retries_requested(connection: &mut PgConnection) -> Result<Vec<LeadKey>, sqlx::Error> {
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(
+    sqlx::query_as(
         "select distinct org_id, board_id, item_id from dead_letter
          where projection = $1 and retry_requested_at is not null and resolved_at is null
            and org_id is not null and board_id is not null and item_id is not null
@@ -176,10 +174,7 @@ pub async fn retries_requested(connection: &mut PgConnection) -> Result<Vec<Lead
     )
     .bind(PROJECTION)
     .fetch_all(connection)
-    .await?;
-    let keys =
-        rows.into_iter().map(|(org_id, board_id, item_id)| LeadKey { org_id, board_id, item_id });
-    Ok(keys.collect())
+    .await
 }
 
 /// Leads parked in the last ten minutes and not resolved: many of them are a systemic fault.

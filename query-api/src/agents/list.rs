@@ -107,10 +107,7 @@ impl Read for Agents {
             query.build_query_as().fetch_all(from.connection()).await?;
         metrics::settle(&mut rows, from, context.patient)?;
         let mut items = group(rows, from);
-        let page = usize::try_from(self.limit).unwrap_or(usize::MAX);
-        let more = items.len() > page;
-        items.truncate(page);
-        let next_cursor = match items.last().filter(|_| more) {
+        let next_cursor = match cursor::cut(&mut items, self.limit) {
             Some(last) => {
                 let position = Position([last.agent_id, 0, 0]);
                 Some(app.cursors.write(&app.pool, &binding, position).await?)

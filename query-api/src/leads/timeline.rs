@@ -102,9 +102,7 @@ impl Read for Timeline {
         let mut items = self.happened(told, &key, &app.mapping);
         let place = |item: &(Position, Happened)| after.is_none_or(|after| item.0.0 > after.0);
         items.retain(place);
-        let more = items.len() > self.limit;
-        items.truncate(self.limit);
-        let next_cursor = match items.last().filter(|_| more) {
+        let next_cursor = match cursor::cut(&mut items, self.limit) {
             Some((position, _)) => Some(app.cursors.write(&app.pool, &binding, *position).await?),
             None => None,
         };

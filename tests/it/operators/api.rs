@@ -16,6 +16,20 @@ async fn ask(api: &Service, method: &str, key: &str, path: &str) -> Answer {
     }
 }
 
+/// The API over a projection that has one dead letter, put there by hand.
+async fn beside_a_letter(projection: &Projection) -> Service {
+    let api = projection.ground.start("query-api").unwrap();
+    api.wait_until_ready().await;
+    sqlx::query(
+        "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
+         values ('main', 1, 'demo', 9001, 1, 'e', 'update_name', 'by hand', '{}')",
+    )
+    .execute(&projection.ground.database.pool)
+    .await
+    .unwrap();
+    api
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_operator_of_an_org_sees_and_mends_what_is_its_own_and_leaves_an_audit_row() {
     let mut projection = Projection::start(setup()).await;
@@ -83,15 +97,7 @@ async fn the_dead_letters_of_another_org_are_neither_seen_nor_touched() {
     let mut projection = Projection::start(setup()).await;
     projection.publish(&history(5, 60, 82)).await;
     projection.check().await;
-    let api = projection.ground.start("query-api").unwrap();
-    api.wait_until_ready().await;
-    sqlx::query(
-        "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
-         values ('main', 1, 'demo', 9001, 1, 'e', 'update_name', 'by hand', '{}')",
-    )
-    .execute(&projection.ground.database.pool)
-    .await
-    .unwrap();
+    let api = beside_a_letter(&projection).await;
     let all = projection.ground.create_key("demo", &[]);
     let blind = projection.ground.create_key("demo", &["ops:read", "ops:write"]);
     let other = projection.ground.create_key("other", &[]);
@@ -121,15 +127,7 @@ async fn what_was_begun_is_done_to_its_end_also_for_a_client_that_goes_away() {
     let ttl = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS".to_owned(), "20000".to_owned());
     let projection = Projection::start(Setup { environment: vec![ttl], ..setup() }).await;
     projection.settle().await;
-    let api = projection.ground.start("query-api").unwrap();
-    api.wait_until_ready().await;
-    sqlx::query(
-        "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
-         values ('main', 1, 'demo', 9001, 1, 'e', 'update_name', 'by hand', '{}')",
-    )
-    .execute(&projection.ground.database.pool)
-    .await
-    .unwrap();
+    let api = beside_a_letter(&projection).await;
     let key = projection.ground.create_key("demo", &["ops:write"]);
     let signal = |name: &str| {
         let pid = projection.projector.pid().to_string();

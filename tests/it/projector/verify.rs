@@ -17,98 +17,55 @@ fn verify(projection: &Projection, arguments: &[&str]) -> (Option<i32>, Value) {
     (output.status.code(), verdict.unwrap_or_else(|error| panic!("{error}: {said}")))
 }
 
-async fn execute(projection: &Projection, sql: &'static str) {
-    let done = sqlx::raw_sql(sql).execute(&projection.ground.database.pool).await;
+async fn execute(projection: &Projection, sql: &str) {
+    let statement = sqlx::AssertSqlSafe(sql.to_owned());
+    let done = sqlx::raw_sql(statement).execute(&projection.ground.database.pool).await;
     done.unwrap_or_else(|error| panic!("{error}: {sql}"));
 }
 
-/// A lead, an agent's row, a user: the first of each that has what is damaged.
-const DAMAGES: &[(&str, &str, &str)] = &[
-    (
-        "lead",
-        "name",
-        "update lead_fact set name = name || 'x' where item_id = (select min(item_id) from lead_fact where name is not null)",
-    ),
-    ("lead", "group_id", "update lead_fact set group_id = 'elsewhere' where item_id = 2"),
-    ("lead", "status_id", "update lead_fact set status_id = 77 where item_id = 2"),
-    ("lead", "status_label", "update lead_fact set status_label = 'Nearly' where item_id = 2"),
-    ("lead", "assigned_user_id", "update lead_fact set assigned_user_id = 1 where item_id = 2"),
-    ("lead", "assigned_at", "update lead_fact set assigned_at = now() where item_id = 2"),
-    (
-        "lead",
-        "deal_amount",
-        "update lead_fact set deal_amount = coalesce(deal_amount, 0) + 0.01 where item_id = 2",
-    ),
-    ("lead", "industry", "update lead_fact set industry = 'fishing' where item_id = 2"),
-    (
-        "lead",
-        "next_call_date",
-        "update lead_fact set next_call_date = '1999-12-31' where item_id = 2",
-    ),
-    (
-        "lead",
-        "entered_at",
-        "update lead_fact set entered_at = entered_at + interval '1 microsecond' where item_id = 2",
-    ),
-    (
-        "lead",
-        "entered_source",
-        "update lead_fact set entered_source = case entered_source when 'api' then 'created' else 'api' end where item_id = 2",
-    ),
-    ("lead", "first_touch_at", "update lead_fact set first_touch_at = now() where item_id = 2"),
-    ("lead", "last_activity_at", "update lead_fact set last_activity_at = now() where item_id = 2"),
-    (
-        "lead",
-        "state",
-        "update lead_fact set state = case state when 'won' then 'lost' else 'won' end where item_id = 2",
-    ),
-    ("lead", "closed_won_at", "update lead_fact set closed_won_at = now() where item_id = 2"),
-    ("lead", "closed_lost_at", "update lead_fact set closed_lost_at = now() where item_id = 2"),
-    ("lead", "closed_by_user_id", "update lead_fact set closed_by_user_id = 1 where item_id = 2"),
-    (
-        "lead",
-        "lifecycle",
-        "update lead_fact set lifecycle = case lifecycle when 'active' then 'deleted' else 'active' end where item_id = 2",
-    ),
-    ("lead", "last_event_at", "update lead_fact set last_event_at = now() where item_id = 2"),
-    ("lead", "last_seq", "update lead_fact set last_seq = last_seq + 1 where item_id = 2"),
-    ("lead", "trace_id", "update lead_fact set trace_id = gen_random_uuid() where item_id = 2"),
-    (
-        "lead",
-        "fold_state",
-        "update lead_fact set fold_state = fold_state || '\\x00' where item_id = 2",
-    ),
+/// A column of the leads with the item 2, and what is written into it.
+const LEAD_DAMAGES: &[(&str, &str)] = &[
+    ("name", "coalesce(name, '') || 'x'"),
+    ("group_id", "'elsewhere'"),
+    ("status_id", "77"),
+    ("status_label", "'Nearly'"),
+    ("assigned_user_id", "1"),
+    ("assigned_at", "now()"),
+    ("deal_amount", "coalesce(deal_amount, 0) + 0.01"),
+    ("industry", "'fishing'"),
+    ("next_call_date", "'1999-12-31'"),
+    ("entered_at", "entered_at + interval '1 microsecond'"),
+    ("entered_source", "case entered_source when 'api' then 'created' else 'api' end"),
+    ("first_touch_at", "now()"),
+    ("last_activity_at", "now()"),
+    ("state", "case state when 'won' then 'lost' else 'won' end"),
+    ("closed_won_at", "now()"),
+    ("closed_lost_at", "now()"),
+    ("closed_by_user_id", "1"),
+    ("lifecycle", "case lifecycle when 'active' then 'deleted' else 'active' end"),
+    ("last_event_at", "now()"),
+    ("last_seq", "last_seq + 1"),
+    ("trace_id", "gen_random_uuid()"),
+    ("fold_state", "fold_state || '\\x00'"),
+];
+
+/// A column of the rows of AgentMetrics of one window, and what is written into it.
+const AGENT_DAMAGES: &[(&str, &str, u32)] = &[
+    ("assigned_count", "assigned_count + 1", 30),
+    ("median_response_seconds", "coalesce(median_response_seconds, 0) + 0.5", 30),
+    ("deals_amount_sum", "deals_amount_sum + 0.01", 90),
+    ("industries", "industries || '{\"fishing\": {}}'", 7),
+    ("valid_until", "now() + interval '9 years'", 7),
+];
+
+/// What is damaged, what is named of it, and how.
+const OTHER_DAMAGES: &[(&str, &str, &str)] = &[
     ("lead", "row", "delete from lead_fact where item_id = 2"),
+    ("lead", "row", "update lead_fact set deal_amount = 'NaN' where item_id = 2"),
     (
         "lead",
         "row",
         "update lead_fact set item_id = 424242 where item_id = 2 and board_id = (select max(board_id) from lead_fact where item_id = 2)",
-    ),
-    ("lead", "row", "update lead_fact set deal_amount = 'NaN' where item_id = 2"),
-    (
-        "agent",
-        "assigned_count",
-        "update agent_metrics set assigned_count = assigned_count + 1 where window_days = 30",
-    ),
-    (
-        "agent",
-        "median_response_seconds",
-        "update agent_metrics set median_response_seconds = coalesce(median_response_seconds, 0) + 0.5 where window_days = 30",
-    ),
-    (
-        "agent",
-        "deals_amount_sum",
-        "update agent_metrics set deals_amount_sum = deals_amount_sum + 0.01 where window_days = 90",
-    ),
-    (
-        "agent",
-        "industries",
-        "update agent_metrics set industries = industries || '{\"fishing\": {}}' where window_days = 7",
-    ),
-    (
-        "agent",
-        "valid_until",
-        "update agent_metrics set valid_until = now() + interval '9 years' where window_days = 7",
     ),
     ("agent", "row", "delete from agent_metrics where window_days = 7"),
     (
@@ -131,6 +88,23 @@ const DAMAGES: &[(&str, &str, &str)] = &[
     ("position", "row", "update checkpoint set seq = seq + 100000 where projection = 'main'"),
 ];
 
+fn damages() -> Vec<(&'static str, &'static str, String)> {
+    let lead = |(column, value): &(&'static str, &str)| {
+        let damage = format!("update lead_fact set {column} = {value} where item_id = 2");
+        ("lead", *column, damage)
+    };
+    let agent = |(column, value, days): &(&'static str, &str, u32)| {
+        let damage =
+            format!("update agent_metrics set {column} = {value} where window_days = {days}");
+        ("agent", *column, damage)
+    };
+    let other = |(what, named, damage): &(&'static str, &'static str, &str)| {
+        (*what, *named, (*damage).to_owned())
+    };
+    let leads = LEAD_DAMAGES.iter().map(lead).chain(AGENT_DAMAGES.iter().map(agent));
+    leads.chain(OTHER_DAMAGES.iter().map(other)).collect()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn verify_finds_each_kind_of_damage_and_names_it() {
     let mut projection = Projection::start(setup(&[])).await;
@@ -149,17 +123,17 @@ async fn verify_finds_each_kind_of_damage_and_names_it() {
          create table kept_user as table monday_user; create table kept_position as table checkpoint",
     )
     .await;
-    for (what, field, damage) in DAMAGES {
-        execute(&projection, damage).await;
+    for (what, field, damage) in damages() {
+        execute(&projection, &damage).await;
         let (code, verdict) = verify(&projection, &[]);
         let found = verdict["differences"].as_array().unwrap();
         assert_eq!(code, Some(1), "{damage}");
-        let named = found.iter().find(|found| found["what"] == *what && found["field"] == *field);
+        let named = found.iter().find(|found| found["what"] == what && found["field"] == field);
         let named = named.unwrap_or_else(|| panic!("{damage}: {verdict}"));
-        if *what == "lead" && named["key"] != "9002/424242" && !damage.contains("424242") {
+        if what == "lead" && named["key"] != "9002/424242" && !damage.contains("424242") {
             assert!(!named["events"].as_array().unwrap().is_empty(), "the events behind: {named}");
         }
-        assert!(found.iter().all(|one| one["what"] == *what), "only this: {verdict}");
+        assert!(found.iter().all(|one| one["what"] == what), "only this: {verdict}");
         execute(
             &projection,
             "truncate lead_fact, agent_metrics, monday_user, checkpoint, dead_letter;

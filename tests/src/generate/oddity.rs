@@ -5,49 +5,40 @@ use serde_json::{Value, json};
 
 use super::payload::{Webhook, iso_millis};
 
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Oddity {
-    NullParent,
-    TimeWithOffset,
-    NoTime,
-    BrokenTime,
-    SubscriptionAsText,
-    NullUuid,
-    NoUser,
-    NobodyUser,
-    EmptyGroup,
-    NullName,
-    ItemIdBesideNullPulseId,
-    EmptyLabel,
-    NullLabel,
-    NoValue,
-    NoColumn,
-    NoBoard,
-    UnknownFields,
+/// The oddities, and the list of them all: none can be forgotten.
+macro_rules! oddities {
+    ($($name:ident)*) => {
+        #[derive(Debug, Clone, Copy)]
+        pub(super) enum Oddity {
+            $($name),*
+        }
+
+        const ALL: &[Oddity] = &[$(Oddity::$name),*];
+    };
+}
+
+oddities! {
+    NullParent
+    TimeWithOffset
+    NoTime
+    BrokenTime
+    SubscriptionAsText
+    NullUuid
+    NoUser
+    NobodyUser
+    EmptyGroup
+    NullName
+    ItemIdBesideNullPulseId
+    EmptyLabel
+    NullLabel
+    NoValue
+    NoColumn
+    NoBoard
+    UnknownFields
 }
 
 pub(super) fn oddity() -> impl Strategy<Value = Option<Oddity>> {
-    use Oddity::*;
-    let all = vec![
-        NullParent,
-        TimeWithOffset,
-        NoTime,
-        BrokenTime,
-        SubscriptionAsText,
-        NullUuid,
-        NoUser,
-        NobodyUser,
-        EmptyGroup,
-        NullName,
-        ItemIdBesideNullPulseId,
-        EmptyLabel,
-        NullLabel,
-        NoValue,
-        NoColumn,
-        NoBoard,
-        UnknownFields,
-    ];
-    option::weighted(0.15, select(all))
+    option::weighted(0.15, select(ALL))
 }
 
 impl Webhook {

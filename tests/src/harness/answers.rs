@@ -128,33 +128,36 @@ fn assert_median(found: &Value, n: &Value, wanted: Median, context: &str) {
     assert_count(n, wanted.n, context);
 }
 
+/// The figures of a span, which agents and whole orgs have; the naive implementation has a type for each.
+macro_rules! assert_figures {
+    ($item:expr, $wanted:expr, $context:expr) => {
+        let (item, wanted, context) = ($item, $wanted, $context);
+        let field = |name: &str| Fields(item).get(name);
+        let told = |name: &str| format!("{name} of {context}");
+        let count = |name: &str, wanted| assert_count(field(name), wanted, &told(name));
+        let ratio = |name: &str, wanted| assert_ratio(field(name), wanted, &told(name));
+        let median =
+            |name: &str, n, wanted| assert_median(field(name), field(n), wanted, &told(name));
+        count("assigned_count", wanted.assigned_count);
+        count("touched_count", wanted.touched_count);
+        count("cohort_won_count", wanted.cohort_won_count);
+        ratio("conversion_rate", wanted.conversion_rate);
+        count("closed_won_count", wanted.closed_won_count);
+        ratio("period_conversion_rate", wanted.period_conversion_rate);
+        assert_eq!(money(field("deals_amount_sum")), Some(wanted.deals_amount_sum), "{context}");
+        count("deals_amount_count", wanted.deals_amount_count);
+        assert_eq!(money(field("avg_deal_size")), wanted.avg_deal_size, "{context}");
+        median("median_response_seconds", "touched_count", wanted.median_response);
+        let closed = "time_to_close_count";
+        median("median_time_to_close_seconds", closed, wanted.median_time_to_close);
+    };
+}
+
 pub(super) fn assert_metrics(item: &Value, wanted: &AgentMetrics, context: &str) {
     let field = |name: &str| Fields(item).get(name);
     let count =
         |name: &str, wanted| assert_count(field(name), wanted, &format!("{name} of {context}"));
-    let ratio =
-        |name: &str, wanted| assert_ratio(field(name), wanted, &format!("{name} of {context}"));
-    count("assigned_count", wanted.assigned_count);
-    count("touched_count", wanted.touched_count);
-    count("cohort_won_count", wanted.cohort_won_count);
-    ratio("conversion_rate", wanted.conversion_rate);
-    count("closed_won_count", wanted.closed_won_count);
-    ratio("period_conversion_rate", wanted.period_conversion_rate);
-    assert_eq!(money(field("deals_amount_sum")), Some(wanted.deals_amount_sum), "{context}");
-    count("deals_amount_count", wanted.deals_amount_count);
-    assert_eq!(money(field("avg_deal_size")), wanted.avg_deal_size, "{context}");
-    assert_median(
-        field("median_response_seconds"),
-        field("touched_count"),
-        wanted.median_response,
-        &format!("median_response_seconds of {context}"),
-    );
-    assert_median(
-        field("median_time_to_close_seconds"),
-        field("time_to_close_count"),
-        wanted.median_time_to_close,
-        &format!("median_time_to_close_seconds of {context}"),
-    );
+    assert_figures!(item, wanted, context);
     count("hot_deals_count", wanted.hot_deals_count);
     assert_eq!(field("is_hot"), wanted.is_hot, "{context}");
     assert_eq!(some_instant(field("last_win_at")), wanted.last_win_at, "{context}");
@@ -183,30 +186,5 @@ pub(super) fn assert_momentum(item: &Value, wanted: &AgentMetrics, now: Micros, 
 }
 
 pub(super) fn assert_kpis(item: &Value, wanted: &Kpis, context: &str) {
-    let field = |name: &str| Fields(item).get(name);
-    let count =
-        |name: &str, wanted| assert_count(field(name), wanted, &format!("{name}, {context}"));
-    let ratio =
-        |name: &str, wanted| assert_ratio(field(name), wanted, &format!("{name}, {context}"));
-    count("assigned_count", wanted.assigned_count);
-    count("touched_count", wanted.touched_count);
-    count("cohort_won_count", wanted.cohort_won_count);
-    ratio("conversion_rate", wanted.conversion_rate);
-    count("closed_won_count", wanted.closed_won_count);
-    ratio("period_conversion_rate", wanted.period_conversion_rate);
-    assert_eq!(money(field("deals_amount_sum")), Some(wanted.deals_amount_sum), "{context}");
-    count("deals_amount_count", wanted.deals_amount_count);
-    assert_eq!(money(field("avg_deal_size")), wanted.avg_deal_size, "{context}");
-    assert_median(
-        field("median_response_seconds"),
-        field("touched_count"),
-        wanted.median_response,
-        &format!("median_response_seconds, {context}"),
-    );
-    assert_median(
-        field("median_time_to_close_seconds"),
-        field("time_to_close_count"),
-        wanted.median_time_to_close,
-        &format!("median_time_to_close_seconds, {context}"),
-    );
+    assert_figures!(item, wanted, context);
 }
