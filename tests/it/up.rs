@@ -39,12 +39,17 @@ impl Up {
     }
 
     fn up(&self) -> Value {
+        self.up_and_tell().0
+    }
+
+    /// What `run.json` has, and what was said.
+    fn up_and_tell(&self) -> (Value, String) {
         let folder = programs();
         let programs = ["--programs", folder.to_str().unwrap()];
         let arguments = [&["up", "--no-demo", "--detach"][..], &programs].concat();
         let output = self.xtask(&arguments);
         assert!(output.status.success(), "{}", said(&output));
-        self.run_file().unwrap()
+        (self.run_file().unwrap(), said(&output))
     }
 
     fn run_file(&self) -> Option<Value> {
@@ -90,7 +95,7 @@ async fn all_end(run: &Value) {
 #[tokio::test]
 async fn up_gives_services_that_are_ready_and_a_key_that_opens_and_down_ends_everything() {
     let up = Up::new();
-    let run = up.up();
+    let (run, told) = up.up_and_tell();
     let http = reqwest::Client::new();
     for service in ["ingest_url", "projector_url", "query_api_url"] {
         let url = format!("{}/health/readiness", run[service].as_str().unwrap());
@@ -99,6 +104,10 @@ async fn up_gives_services_that_are_ready_and_a_key_that_opens_and_down_ends_eve
     let url = format!("{}/v1/leads", run["query_api_url"].as_str().unwrap());
     let key = run["api_key"].as_str().unwrap();
     assert_eq!(http.get(url).bearer_auth(key).send().await.unwrap().status(), 200);
+
+    let line = told.lines().find(|line| line.ends_with("projector status")).expect(&told);
+    let status = Command::new("sh").args(["-c", line]).output().unwrap();
+    assert!(said(&status).contains("all is well"), "{line}: {}", said(&status));
 
     let second = up.xtask(&["up"]);
     assert!(!second.status.success());

@@ -62,6 +62,10 @@ impl Running<'_> {
             say::line(&format!("# {what} ({said})"));
             say::line(&format!("curl -s -H 'Authorization: Bearer {key}' '{api}{path}'"));
         }
+        say::line(
+            "# how is it, what is wrong, and what to type? (`projector --help` has the rest)",
+        );
+        say::line(&services.by_hand("projector", "status"));
         say::line("");
         say::line("all of this is in .local/run.json; the services' logs are in .local/log");
         local::write(&local.run_file(), &self.as_json(stack))

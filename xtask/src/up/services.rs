@@ -88,6 +88,15 @@ impl Services {
         Ok(command)
     }
 
+    /// How one types a service's program in a shell, with the servers that the services have.
+    pub(super) fn by_hand(&self, service: &str, words: &str) -> String {
+        let needed = ["LEADPULSE_CONFIG", "DATABASE_URL", "NATS_URL"];
+        let set = self.environment.iter().filter(|(name, _)| needed.contains(&name.as_str()));
+        let set: String = set.map(|(name, value)| format!("{name}='{value}' ")).collect();
+        let program = self.programs.get(service).map(|program| program.display().to_string());
+        format!("{set}{} {words}", program.unwrap_or_else(|| service.to_owned()))
+    }
+
     /// Runs a program to its end; gives what it has printed.
     async fn output(&self, service: &str, arguments: &[&str]) -> Result<String> {
         let mut command = tokio::process::Command::from(self.command(service)?);
