@@ -1,8 +1,10 @@
 //! The leads, streamed page by page: constant memory whatever their number, and no connection is held
-//! while a slow client reads.
+//! while a slow client reads. A rebuild that takes the tables' place meanwhile ends the file early: its
+//! rows may mean something else.
 
 use std::sync::Arc;
 
+use anyhow::{Result, ensure};
 use axum::{
     body::Body,
     http::{HeaderValue, header},
@@ -14,8 +16,15 @@ use tokio::time::Instant;
 
 use super::csv;
 use crate::{
-    asked::Asked, auth::Scope, cursor::Position, db::Snapshot, leads::Selection, problem::Problem,
-    read::BEHIND, state::App, value,
+    asked::Asked,
+    auth::Scope,
+    cursor::Position,
+    db::Snapshot,
+    leads::{Fact, Selection},
+    problem::Problem,
+    read::BEHIND,
+    state::App,
+    value,
 };
 
 /// Rows in memory.
@@ -64,11 +73,12 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
 
     app.applied.wait(&app.pool, min_seq, Instant::now() + BEHIND).await?;
     let snapshot = Snapshot::open(&app.pool).await?;
-    let (seq, at) = (snapshot.seq, snapshot.at);
+    let (seq, at, tables) = (snapshot.seq, snapshot.at, snapshot.tables);
     snapshot.close().await?;
     let mut head = String::from(if bom { csv::BOM } else { "" });
     head.push_str(&csv::header(&COLUMNS));
-    let pages = Pages { app, org_id: caller.org.id.clone(), selection, head, next: Next::First };
+    let (org_id, next) = (caller.org.id.clone(), Next::First);
+    let pages = Pages { app, org_id, selection, tables, head, next };
     let body = Body::from_stream(stream::try_unfold(pages, Pages::next));
     let mut response = body.into_response();
     let headers = response.headers_mut();
@@ -88,6 +98,8 @@ struct Pages {
     app: Arc<App>,
     org_id: String,
     selection: Selection,
+    /// Those that the first page is from.
+    tables: i64,
     head: String,
     next: Next,
 }
@@ -99,16 +111,15 @@ enum Next {
 }
 
 impl Pages {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>, sqlx::Error> {
+    async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
         let after = match self.next {
             Next::First => None,
             Next::After(position) => Some(position),
             Next::End => return Ok(None),
         };
-        let page = self.selection.page(&self.app.pool, &self.org_id, after, PAGE).await;
         // The status is sent: a broken connection is the only way left to say that something failed.
-        let (facts, position) = page.inspect_err(|error| {
-            tracing::warn!(%error, "an export ends early");
+        let (facts, position) = self.page(after).await.inspect_err(|error| {
+            tracing::warn!(error = format!("{error:#}"), "an export ends early");
         })?;
         let mut text = std::mem::take(&mut self.head);
         for fact in &facts {
@@ -116,5 +127,13 @@ impl Pages {
         }
         self.next = position.map_or(Next::End, Next::After);
         Ok(Some((Bytes::from(text), self)))
+    }
+
+    async fn page(&self, after: Option<Position>) -> Result<(Vec<Fact>, Option<Position>)> {
+        let mut snapshot = Snapshot::open(&self.app.pool).await?;
+        ensure!(snapshot.tables == self.tables, "the tables were rebuilt meanwhile");
+        let page = self.selection.page(snapshot.connection(), &self.org_id, after, PAGE).await?;
+        snapshot.close().await?;
+        Ok(page)
     }
 }

@@ -1,5 +1,7 @@
 //! Exports: the same leads as the list, in a file that a spreadsheet can open safely.
 
+use std::time::Duration;
+
 use super::fixture::{METRICS, Reads};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -31,4 +33,30 @@ async fn the_leaderboard_is_a_table_too() {
     let lines: Vec<&str> = file.body.lines().collect();
     assert_eq!(lines.len(), 3);
     assert!(lines[1].starts_with("1,7003,7003,7,3,"), "{}", lines[1]);
+}
+
+/// What a swap does to the tables, done by hand, while a client has read only the beginning.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_a_rebuild_overtakes_ends_early_and_mixes_nothing() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(100_000).await;
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build();
+    let url = format!("{}/v1/export/leads.csv?lifecycle=all", reads.api.url());
+    let mut file = client.unwrap().get(url).bearer_auth(&reads.key).send().await.unwrap();
+    assert_eq!(file.status(), 200);
+    let mut text = file.chunk().await.unwrap().unwrap().to_vec();
+    let swap = "create schema old; create table made (like lead_fact including all);
+        insert into made select * from lead_fact; update made set name = 'of another mapping';
+        begin; alter table lead_fact set schema old; alter table made rename to lead_fact; commit";
+    sqlx::raw_sql(swap).execute(&reads.ground.database.pool).await.unwrap();
+    let broken = loop {
+        match file.chunk().await {
+            Ok(Some(chunk)) => text.extend(chunk),
+            Ok(None) => break false,
+            Err(_) => break true,
+        }
+    };
+    assert!(broken, "the file pretends to be whole");
+    assert!(!String::from_utf8_lossy(&text).contains("of another mapping"));
+    assert_eq!(reads.get("/v1/export/leads.csv?q=another&lifecycle=all").await.status, 200);
 }
