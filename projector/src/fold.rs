@@ -173,6 +173,15 @@ impl LeadState {
         &self.seqs
     }
 
+    /// Is it what this state would be if it had been stored by a version that did not remember messages
+    /// yet, and gone on with since?
+    pub fn is_successor_of(&self, stored: &Self) -> bool {
+        let older = stored.seqs.len() < self.seqs.len() && self.seqs.ends_with(&stored.seqs);
+        older
+            && Self { seqs: Vec::new(), ..self.clone() }
+                == Self { seqs: Vec::new(), ..stored.clone() }
+    }
+
     /// There may be earlier messages than `seqs` has.
     pub fn forgets(&self) -> bool {
         self.seqs.len() >= REMEMBERED

@@ -39,6 +39,13 @@ fn text(verdict: &Verdict) -> String {
             "the tables were made with another mapping ({hash}) than the one of today"
         ));
     }
+    if verdict.older_states > 0 {
+        lines.push(format!(
+            "{} leads are right, but their states are of an older version that did not remember the events \
+             behind a lead: `projector rebuild start` makes them anew",
+            verdict.older_states
+        ));
+    }
     lines.extend(verdict.differences.iter().map(ToString::to_string));
     let compared = format!(
         "{} leads, {} rows of AgentMetrics ({} agents were being computed), {} users, {} dead letters",
@@ -46,6 +53,9 @@ fn text(verdict: &Verdict) -> String {
     );
     let count = verdict.differences.len() as u64 + verdict.more;
     lines.push(match count {
+        0 if verdict.older_states > 0 => {
+            format!("equal but for the older states at sequence {}: {compared}", verdict.seq)
+        }
         0 => format!("equal at sequence {}: {compared}", verdict.seq),
         _ => format!("{count} differences at sequence {}: {compared}", verdict.seq),
     });

@@ -107,7 +107,10 @@ fn compare_row(
         last_seq,
         trace_id
     );
-    if state.encode() != bytes {
+    let older = || LeadState::decode(bytes).is_ok_and(|stored| state.is_successor_of(&stored));
+    if state.encode() != bytes && older() {
+        verdict.older_states += 1;
+    } else if state.encode() != bytes {
         let said = |length: usize| Some(format!("{length} bytes"));
         let difference =
             Difference::of_lead(key, "fold_state", said(bytes.len()), said(state.encode().len()));

@@ -40,6 +40,8 @@ pub struct Verdict {
     pub seq: u64,
     /// The tables were made with another mapping than the one of today: they are bound to differ.
     pub other_mapping: Option<String>,
+    /// Rows that are right, whose states are of a version that did not remember the leads' messages yet.
+    pub older_states: u64,
     pub leads: u64,
     pub agents: u64,
     pub users: u64,
@@ -55,7 +57,7 @@ pub struct Verdict {
 
 impl Verdict {
     pub fn is_equal(&self) -> bool {
-        self.differences.is_empty()
+        self.differences.is_empty() && self.older_states == 0
     }
 
     pub(super) fn note(&mut self, difference: Difference) {
@@ -71,6 +73,7 @@ impl Verdict {
             "equal": self.is_equal(),
             "seq": self.seq,
             "other_mapping": self.other_mapping,
+            "older_states": self.older_states,
             "leads": self.leads,
             "agents": self.agents,
             "users": self.users,

@@ -241,3 +241,53 @@ async fn parked_and_skipped_events_are_no_difference_and_a_lost_letter_is_one() 
     let (code, verdict) = verify(&projection, &[]);
     assert_eq!((code, &verdict["dead_letters"]), (Some(0), &0.into()), "{verdict}");
 }
+
+/// What a database has that was projected before the fold remembered the messages of a lead.
+async fn forget_messages(projection: &Projection) {
+    let pool = &projection.ground.database.pool;
+    let states: Vec<(i64, i64, Vec<u8>)> =
+        sqlx::query_as("select board_id, item_id, fold_state from lead_fact")
+            .fetch_all(pool)
+            .await
+            .unwrap();
+    for (board, item, state) in states {
+        let mut fields = minicbor::Decoder::new(&state);
+        assert_eq!(fields.array().unwrap(), Some(17), "one field more than before");
+        let first = fields.position();
+        for _ in 0..16 {
+            fields.skip().unwrap();
+        }
+        let mut older = Vec::new();
+        minicbor::Encoder::new(&mut older).array(16).unwrap();
+        older.extend(&state[first..fields.position()]);
+        sqlx::query("update lead_fact set fold_state = $3 where (board_id, item_id) = ($1, $2)")
+            .bind(board)
+            .bind(item)
+            .bind(older)
+            .execute(pool)
+            .await
+            .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn states_of_an_older_version_are_told_in_one_line_and_made_anew_by_a_rebuild() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(30, 400, 57)).await;
+    projection.check().await;
+    projection.projector.kill9();
+    forget_messages(&projection).await;
+    projection.projector.restart().unwrap();
+    let (code, verdict) = verify(&projection, &[]);
+    assert_eq!((code, &verdict["differences"]), (Some(1), &serde_json::json!([])), "{verdict}");
+    assert_eq!(verdict["older_states"], verdict["leads"]);
+    // It goes on with them, and remembers what comes now.
+    projection.publish(&history(30, 100, 58)).await;
+    projection.check().await;
+    let (code, verdict) = verify(&projection, &[]);
+    assert_eq!((code, &verdict["differences"]), (Some(1), &serde_json::json!([])), "{verdict}");
+    super::rebuild::rebuild(&projection, &["start", "--swap"]);
+    projection.check().await;
+    let (code, verdict) = verify(&projection, &[]);
+    assert_eq!((code, &verdict["older_states"]), (Some(0), &serde_json::json!(0)), "{verdict}");
+}
