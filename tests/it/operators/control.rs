@@ -1,5 +1,10 @@
+use std::{
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
 use serde_json::{Value, json};
-use tests::harness::{PATIENCE, Projection, eventually, wait_until};
+use tests::harness::{PATIENCE, Projection, create_stream, eventually, wait_until};
 
 use super::{history, json, last_audit, operate, refused, setup};
 
@@ -113,4 +118,69 @@ async fn the_position_is_moved_only_without_an_owner_and_from_where_it_is() {
     assert!(shown["lanes"][0]["fence"].as_i64().unwrap() > fence, "an old owner is kept out");
     json(&projection, 0, &["resume"]);
     projection.check().await;
+}
+
+/// A child that ends with its test.
+struct Watch(std::process::Child);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_status_that_is_watched_is_shown_again_as_it_changes() {
+    let mut projection = Projection::start(setup()).await;
+    projection.publish(&history(5, 50, 36)).await;
+    projection.settle().await;
+    let mut command = projection.ground.command("projector", &["status", "--watch", "--json"]);
+    let mut watch = Watch(command.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(watch.0.stdout.take().unwrap()).lines();
+    let mut next = || -> Value {
+        let line = tokio::task::block_in_place(|| lines.next().unwrap().unwrap());
+        serde_json::from_str(&line).unwrap()
+    };
+    let before = projection.last_seq();
+    assert_eq!(next()["projection"]["applied_seq"], before);
+    projection.publish(&history(5, 50, 37)).await;
+    projection.settle().await;
+    let after = projection.last_seq();
+    let shown = (0..20).map(|_| next()).find(|status| status["projection"]["applied_seq"] == after);
+    assert!(shown.is_some(), "it shows what was applied since");
+    // What is wrong is shown, and the watch goes on.
+    projection.ground.nats.kill9();
+    let wrong = (0..20).map(|_| next()).find(|status| status["stream"].is_null());
+    assert!(cures(&wrong.unwrap())[0].contains("nats-server"));
+    next();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recreated_stream_is_refused_until_an_operator_adopts_it() {
+    let mut projection = Projection::start(setup()).await;
+    projection.publish(&history(10, 200, 38)).await;
+    projection.check().await;
+    let (folder, last) = (super::transfer::tempfile(), projection.last_seq().to_string());
+    let file = format!("{folder}/all.ndjson.zst");
+    json(&projection, 0, &["export", "--output", &file]);
+    projection.jetstream().await.delete_stream("LEADPULSE_EVENTS").await.unwrap();
+    create_stream(&projection.ground).await;
+    json(&projection, 0, &["import", &file, "--yes", "--reason", "its disk was lost"]);
+    let status = json(&projection, 1, &["status"]);
+    assert!(status.to_string().contains("recreated"), "{status}");
+
+    json(&projection, 0, &["pause", "--reason", "test", "--yes"]);
+    let words = ["checkpoint", "set", "0", "--expect", &last, "--reason", "restored", "--yes"];
+    let said = refused(&projection, 1, &words);
+    assert!(said.contains("--adopt-stream"), "{said}");
+    let words = [words.as_slice(), &["--adopt-stream"]].concat();
+    assert_eq!(json(&projection, 0, &words)["stream_adopted"], true);
+    assert_eq!(last_audit(&projection)["arguments"]["adopt_stream"], true);
+    json(&projection, 0, &["resume"]);
+    projection.check().await;
+    projection.publish(&history(10, 50, 39)).await;
+    projection.check().await;
+    json(&projection, 0, &["status"]);
+    std::fs::remove_dir_all(folder).unwrap();
 }

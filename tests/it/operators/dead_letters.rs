@@ -1,5 +1,10 @@
+use async_nats::HeaderMap;
+use leadpulse_nats::envelope::MESSAGE_ID;
 use serde_json::{Value, json};
-use tests::harness::{PATIENCE, Projection, eventually};
+use tests::{
+    harness::{PATIENCE, Projection, envelope, eventually},
+    naive::Arrival,
+};
 
 use super::{json, last_audit, refused, setup};
 
@@ -148,5 +153,45 @@ async fn a_message_that_is_no_envelope_is_shown_and_can_be_given_up_or_read_agai
     let words =
         ["dead-letters", "skip", "--seq", "1", "--seq", "2", "--reason", "rubbish", "--yes"];
     assert_eq!(json(&projection, 0, &words)["letters"], 2);
+    json(&projection, 0, &["status"]);
+}
+
+/// An envelope of a version to come, as a projector finds it that was not brought up to date with ingest.
+/// That the newer one can read it is played by the letter, which says another version afterwards.
+#[tokio::test]
+async fn an_envelope_that_has_become_readable_is_applied_when_it_is_retried() {
+    let mut projection = Projection::start(setup()).await;
+    projection.publish(&[named(1, "first", 0)]).await;
+    let received_at = chrono::Utc::now().timestamp_micros();
+    let mut arrival = Arrival { seq: 0, received_at, event: named(1, "second", 1) };
+    let mut newer = envelope(&arrival);
+    newer.v = 99;
+    let mut headers = HeaderMap::new();
+    headers.insert(MESSAGE_ID, newer.message_id().as_str());
+    let payload = serde_json::to_vec(&newer).unwrap();
+    let jetstream = projection.jetstream().await;
+    let publish = jetstream.publish_with_headers(newer.subject(), headers, payload.into());
+    arrival.seq = publish.await.unwrap().await.unwrap().sequence;
+    let seq = arrival.seq.to_string();
+
+    // It holds nobody up, its own lead's later events included, and `status` counts it.
+    projection.publish(&[named(1, "third", 2), named(2, "another", 0)]).await;
+    projection.check().await;
+    let status = json(&projection, 1, &["status"]);
+    assert_eq!(status["projection"]["unreadable_letters"], 1, "{status}");
+    let shown = json(&projection, 0, &["dead-letters", "show", &seq]);
+    assert!(shown["error"].as_str().unwrap().contains("version 99 is newer"), "{shown}");
+
+    // As long as nobody can read it, a retry leaves it where it is.
+    let retried = json(&projection, 1, &["dead-letters", "retry", "--seq", &seq, "--yes"]);
+    assert_eq!((&retried["applied"], &retried["refused"]), (&json!(0), &json!(1)), "{retried}");
+    let readable = "update dead_letter
+        set payload = convert_to(replace(convert_from(payload, 'utf8'), '\"v\":99', '\"v\":1'), 'utf8')";
+    execute(&projection, readable).await;
+    let retried = json(&projection, 0, &["dead-letters", "retry", "--seq", &seq, "--yes"]);
+    assert_eq!((&retried["applied"], &retried["refused"]), (&json!(1), &json!(0)), "{retried}");
+    projection.arrivals.push(arrival);
+    projection.check().await;
+    assert_eq!(json(&projection, 0, &["dead-letters", "list"]), json!([]));
     json(&projection, 0, &["status"]);
 }

@@ -127,7 +127,7 @@ async fn a_read_that_is_broken_off_between_two_messages_loses_none() {
     fs::remove_dir_all(folder).unwrap();
 }
 
-fn tempfile() -> String {
+pub(super) fn tempfile() -> String {
     let folder = std::env::temp_dir().join(format!("leadpulse-transfer-{:016x}", rand_u64()));
     fs::create_dir(&folder).unwrap();
     folder.display().to_string()
