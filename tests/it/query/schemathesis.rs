@@ -52,7 +52,9 @@ async fn schemathesis_finds_nothing() {
     let examples = if long_run() { "100" } else { "5" };
     let mut command = Command::new(program);
     command
-        .args(["run", "--phases", "examples,coverage,fuzzing,stateful", "--workers", "2"])
+        .args(["run", "--phases", "examples,coverage,fuzzing,stateful"])
+        // Python 3.11 fails now and then when two threads parse at once (cpython issue 106905).
+        .args(["--workers", "1"])
         .args(["--max-examples", examples, "--seed", "1", "--continue-on-failure"])
         .args(["--warnings", "off", "--suppress-health-check", "all"])
         // No schema says that a span has two ends, which windows the org has, or what a cursor is good for.
