@@ -60,6 +60,12 @@ impl Tools {
         Self { mapping: Arc::new(Mapping::of(&config)), config: Arc::new(config), pool, jetstream }
     }
 
+    /// The same with connections of their own, which long work keeps as long as it likes.
+    pub fn apart(&self) -> Result<Self> {
+        let pool = store::pool(&self.config.postgres).context("the Postgres URL can't be used")?;
+        Ok(Self { pool, ..self.clone() })
+    }
+
     /// Postgres answers, and its schema is the one of this binary. Operators' tools never migrate.
     pub async fn check_schema(&self) -> Result<()> {
         let age = tokio::time::timeout(ANSWER, store::schema_age(&self.pool))

@@ -56,7 +56,8 @@ impl Caller {
 #[derive(Debug, Clone, sqlx::FromRow)]
 struct Stored {
     id: Uuid,
-    org_id: String,
+    /// None of a key of the whole instance.
+    org_id: Option<String>,
     scopes: Vec<String>,
     expires_at: Option<DateTime<Utc>>,
     revoked_at: Option<DateTime<Utc>>,
@@ -86,13 +87,20 @@ impl Keys {
 
     /// The caller of a request with `Authorization: Bearer lp_…`.
     pub(crate) async fn bearer(&self, headers: &HeaderMap) -> Result<Caller, Problem> {
-        let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        let (scheme, key) =
-            header.and_then(|text| text.split_once(' ')).ok_or(Problem::Unauthorized)?;
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Problem::Unauthorized);
+        self.caller(bearer(headers)?).await
+    }
+
+    /// The key of the whole instance that a request with `Authorization: Bearer lp_…` has.
+    pub(crate) async fn of_the_instance(&self, headers: &HeaderMap) -> Result<Uuid, Problem> {
+        let hash = key::hash(bearer(headers)?).ok_or(Problem::Unauthorized)?;
+        let stored = self.good(hash).await?;
+        let instance = Scope::Instance;
+        let may = stored.scopes.iter().any(|scope| scope == instance.as_str());
+        if stored.org_id.is_none() && may {
+            Ok(stored.id)
+        } else {
+            Err(Problem::Forbidden(instance))
         }
-        self.caller(key.trim()).await
     }
 
     pub(crate) async fn caller(&self, key: &str) -> Result<Caller, Problem> {
@@ -105,6 +113,14 @@ impl Keys {
     }
 
     async fn by_hash(&self, hash: [u8; 32]) -> Result<Caller, Problem> {
+        let stored = self.good(hash).await?;
+        let org_id = stored.org_id.as_ref().ok_or(Problem::OfNoOrg)?;
+        let org = self.orgs.get(org_id).cloned().ok_or(Problem::Unauthorized)?;
+        Ok(Caller { org, key_id: stored.id, hash, scopes: Scopes::of(&stored.scopes) })
+    }
+
+    /// The key, if it is known and neither expired nor revoked.
+    async fn good(&self, hash: [u8; 32]) -> Result<Arc<Stored>, Problem> {
         let stored = match self.known.get(&hash).await {
             Some(stored) => stored,
             None => {
@@ -117,8 +133,7 @@ impl Keys {
         if expired || stored.revoked_at.is_some() {
             return Err(Problem::Unauthorized);
         }
-        let org = self.orgs.get(&stored.org_id).cloned().ok_or(Problem::Unauthorized)?;
-        Ok(Caller { org, key_id: stored.id, hash, scopes: Scopes::of(&stored.scopes) })
+        Ok(stored)
     }
 
     /// Notes the use at most once a minute and key: a read must not become a write.
@@ -134,4 +149,11 @@ impl Keys {
         .await?;
         Ok(stored.map(Arc::new))
     }
+}
+
+fn bearer(headers: &HeaderMap) -> Result<&str, Problem> {
+    let header = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let (scheme, key) =
+        header.and_then(|text| text.split_once(' ')).ok_or(Problem::Unauthorized)?;
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(key.trim()) } else { Err(Problem::Unauthorized) }
 }

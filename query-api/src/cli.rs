@@ -33,8 +33,11 @@ pub enum Keys {
     /// Make a key. Only the key goes to stdout; it is shown this once and never stored.
     Create {
         /// An org of the configuration.
-        #[arg(long)]
-        org: String,
+        #[arg(long, required_unless_present = "instance")]
+        org: Option<String>,
+        /// For the operators' commands of the whole instance (`/ops/instance`), and for no org's figures.
+        #[arg(long, conflicts_with_all = ["org", "scopes"])]
+        instance: bool,
         /// Who or what uses it.
         #[arg(long)]
         name: String,

@@ -5,8 +5,10 @@ mod observe;
 use std::sync::Arc;
 
 use axum::{
-    Router, middleware,
-    routing::{get, post},
+    Router,
+    handler::Handler,
+    middleware,
+    routing::{MethodRouter, get, post},
 };
 use leadpulse_service::health::Health;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -32,6 +34,35 @@ async fn only_post() -> Problem {
     Problem::MethodNotAllowed("POST")
 }
 
+/// An operator's wish that changes something.
+fn wish<H: Handler<T, Arc<App>>, T: 'static>(handler: H) -> MethodRouter<Arc<App>> {
+    post(handler).fallback(only_post)
+}
+
+/// What is about the whole instance, for keys of no org.
+fn instance() -> Router<Arc<App>> {
+    use ops::instance::{change, copy, look, rebuild};
+    Router::new()
+        .route("/ops/instance/status", get(look::status_of))
+        .route("/ops/instance/checkpoint", get(look::checkpoint_of))
+        .route("/ops/instance/checkpoint/set", wish(change::set_checkpoint))
+        .route("/ops/instance/pause", wish(change::pause))
+        .route("/ops/instance/resume", wish(change::resume))
+        .route("/ops/instance/replay", wish(change::replay))
+        .route("/ops/instance/verify", wish(change::verify))
+        .route("/ops/instance/rebuild", get(rebuild::status))
+        .route("/ops/instance/rebuild/plan", get(rebuild::plan))
+        .route("/ops/instance/rebuild/start", wish(rebuild::start))
+        .route("/ops/instance/rebuild/swap", wish(rebuild::swap))
+        .route("/ops/instance/rebuild/rollback", wish(rebuild::rollback))
+        .route("/ops/instance/rebuild/abort", wish(rebuild::abort))
+        .route("/ops/instance/rebuild/drop-archive", wish(rebuild::drop_archive))
+        .route("/ops/instance/export", get(copy::export))
+        .route(ops::instance::IMPORT, wish(copy::import))
+        .route("/ops/instance/audit", get(look::record))
+        .route("/ops/instance/audit/{id}", get(look::entry))
+}
+
 pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
     let reads = Router::new()
         .route("/v1/leads", get(read::<Leads>))
@@ -55,15 +86,13 @@ pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
         .route("/ops/status", get(ops::status_of))
         .route("/ops/dead-letters", get(ops::letters))
         .route("/ops/dead-letters/{seq}", get(ops::letter))
-        .route("/ops/dead-letters/retry", post(ops::retry).fallback(only_post))
-        .route("/ops/dead-letters/skip", post(ops::skip).fallback(only_post))
-        .route(
-            "/ops/leads/{board_id}/{item_id}/rebuild",
-            post(ops::rebuild_lead).fallback(only_post),
-        )
+        .route("/ops/dead-letters/retry", wish(ops::retry))
+        .route("/ops/dead-letters/skip", wish(ops::skip))
+        .route("/ops/leads/{board_id}/{item_id}/rebuild", wish(ops::rebuild_lead))
         .route("/ops/explain/leads/{board_id}/{item_id}", get(ops::explain_lead))
         .route("/ops/explain/agents/{agent_id}", get(ops::explain_agent))
         .route("/ops/audit", get(ops::record))
+        .merge(instance())
         .route("/openapi.json", get(openapi))
         .route("/docs", get(docs))
         .with_state(app);

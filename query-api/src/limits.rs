@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::http::{HeaderMap, HeaderValue};
@@ -72,6 +72,16 @@ impl Limits {
         Self { key: quota(per_key), org: quota(per_org), buckets: Mutex::default() }
     }
 
+    /// Takes the points of a key of the whole instance, which has no org's bucket.
+    pub(crate) fn admit_instance(&self, key_id: Uuid, cost: u32) -> Result<(), Problem> {
+        let (now, cost) = (Instant::now(), f64::from(cost));
+        let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let bucket = buckets.keys.entry(key_id).or_insert_with(|| self.key.full(now));
+        let cost = self.key.fill(bucket, cost, now).map_err(Problem::too_many)?;
+        bucket.points -= cost;
+        Ok(())
+    }
+
     /// Takes the points of a read that Postgres or Redis is to be asked for: of both buckets or of none.
     /// What the service asks itself takes none: nobody's budget is smaller after a start.
     pub(crate) fn admit(&self, caller: &Caller, cost: u32) -> Result<Left, Problem> {
@@ -92,10 +102,7 @@ impl Limits {
                 Ok(Left { key, org: (org.points, self.org.most()) })
             }
             (key, org) => {
-                metrics::counter!("query_api_rate_limited_total").increment(1);
-                let wait = key.err().unwrap_or(0.0).max(org.err().unwrap_or(0.0));
-                let seconds = Duration::from_secs_f64(wait);
-                Err(Problem::TooMany { retry_after_seconds: seconds.as_secs() + 1 })
+                Err(Problem::too_many(key.err().unwrap_or(0.0).max(org.err().unwrap_or(0.0))))
             }
         }
     }

@@ -76,8 +76,10 @@ fn operation(endpoint: &Endpoint) -> Value {
         _ => json!({ "type": "string" }),
     };
     let mut responses = Map::new();
+    // What was begun is accepted, and not done yet.
+    let status = if endpoint.schema == "Begun" { "202" } else { "200" };
     responses.insert(
-        "200".into(),
+        status.into(),
         json!({ "description": endpoint.summary, "content": { endpoint.content_type: { "schema": answer } } }),
     );
     let (form, schema) = match endpoint.path.starts_with("/outcomes") {
@@ -104,6 +106,10 @@ fn operation(endpoint: &Endpoint) -> Value {
         "parameters": parameters,
         "responses": responses,
     });
+    if endpoint.path == crate::ops::instance::IMPORT {
+        let content = json!({ "application/octet-stream": {} });
+        operation["requestBody"] = json!({ "required": true, "content": content });
+    }
     if endpoint.path.starts_with("/outcomes") {
         operation["security"] = json!([{ "x-api-key": [] }]);
     }

@@ -1,9 +1,9 @@
 //! `/ops`: what an operator of one org does through the API, with the projector's own tools and reports.
 //!
-//! A key is of one org, so nothing here is about another one, and nothing here is about the whole
-//! instance: to pause, to rebuild, to move the position, to carry the stream elsewhere is done where the
-//! instance is run, with the `projector` binary.
+//! A key is of one org, so nothing here is about another one. What is about the whole instance (to pause,
+//! to rebuild, to move the position, to carry the stream elsewhere) is in `instance`, for keys of no org.
 
+pub(crate) mod instance;
 mod mend;
 mod report;
 

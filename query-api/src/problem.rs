@@ -23,6 +23,8 @@ pub(crate) enum Problem {
     Unauthorized,
     #[error("the API key lacks the scope `{}`", .0.as_str())]
     Forbidden(Scope),
+    #[error("a key of the whole instance is good for `/ops/instance` alone")]
+    OfNoOrg,
     #[error("there is no such thing in this org")]
     NotFound,
     #[error("this address knows only {0}")]
@@ -45,13 +47,22 @@ impl Problem {
         Self::Invalid(vec![Fault { parameter: parameter.to_owned(), detail: detail.into() }])
     }
 
+    /// So many seconds too early.
+    pub(crate) fn too_many(wait_seconds: f64) -> Self {
+        metrics::counter!("query_api_rate_limited_total").increment(1);
+        let wait = std::time::Duration::from_secs_f64(wait_seconds);
+        Self::TooMany { retry_after_seconds: wait.as_secs() + 1 }
+    }
+
     fn table(&self) -> (StatusCode, &'static str, &'static str) {
         match self {
             Self::Invalid(_) => {
                 (StatusCode::BAD_REQUEST, "invalid-parameters", "Invalid parameters")
             }
             Self::Unauthorized => (StatusCode::UNAUTHORIZED, "unauthorized", "Unauthorized"),
-            Self::Forbidden(_) => (StatusCode::FORBIDDEN, "missing-scope", "Missing scope"),
+            Self::Forbidden(_) | Self::OfNoOrg => {
+                (StatusCode::FORBIDDEN, "missing-scope", "Missing scope")
+            }
             Self::NotFound => (StatusCode::NOT_FOUND, "not-found", "Not found"),
             Self::Refused(_) => (StatusCode::CONFLICT, "refused", "Refused"),
             Self::MethodNotAllowed(_) => {

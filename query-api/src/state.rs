@@ -36,6 +36,8 @@ pub(crate) struct App {
     pub(crate) ops: Tools,
     /// Repairs that go on: each may outlive the request that began it.
     pub(crate) repairs: Arc<Semaphore>,
+    /// Long work of the whole instance, in its own turn: one at a time, its end is told by its audit row.
+    pub(crate) long_work: Arc<Semaphore>,
     pub(crate) stop: CancellationToken,
 }
 

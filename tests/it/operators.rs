@@ -5,6 +5,7 @@ mod control;
 mod dead_letters;
 mod explain;
 mod full;
+mod instance;
 mod repair;
 mod transfer;
 

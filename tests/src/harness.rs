@@ -140,7 +140,16 @@ impl Ground {
         for scope in scopes {
             arguments.extend(["--scope", scope]);
         }
-        let output = self.run("query-api", &arguments);
+        self.key(&arguments)
+    }
+
+    /// A key for the operators' commands of the whole instance.
+    pub fn create_instance_key(&self) -> String {
+        self.key(&["keys", "create", "--instance", "--name", "test"])
+    }
+
+    fn key(&self, arguments: &[&str]) -> String {
+        let output = self.run("query-api", arguments);
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "no API key: {said}");
         String::from_utf8_lossy(&output.stdout).trim().to_owned()

@@ -9,7 +9,7 @@ use leadpulse_nats::instant;
 use leadpulse_service::config::{SecretRef, process_environment};
 use serde_json::json;
 
-use super::{mend::LeadArgs, operate::Operator, text};
+use super::{mend::LeadArgs, operate::Operator, terminal::Progress, text};
 use crate::{
     ops::{
         Usage, explain,
@@ -101,6 +101,20 @@ fn window(text: &str) -> Result<u32, String> {
     days.ok_or_else(|| "a number of days such as 30d".to_owned())
 }
 
+/// Writes an export to its end.
+async fn carry(
+    export: &mut transfer::Export,
+    out: &mut impl Write,
+    progress: &Progress,
+) -> Result<()> {
+    while let Some(lines) = export.next().await? {
+        out.write_all(lines.as_bytes())?;
+        let (done, total) = export.progress();
+        progress.at(done, total);
+    }
+    Ok(())
+}
+
 impl Operator {
     pub(super) async fn explain(&self, command: ExplainCommand) -> Result<()> {
         self.tools.check_schema().await?;
@@ -163,23 +177,22 @@ impl Operator {
             None => Box::new(std::io::stdout().lock()),
         };
         let progress = self.terminal.progress("exporting", "messages");
-        let watch = |done, total| progress.at(done, total);
-        let report = if args.plain {
-            Box::pin(transfer::export(&self.tools, &part, mask.as_ref(), &mut out, &watch)).await?
+        let mut export = transfer::Export::open(&self.tools, &part, mask).await?;
+        if args.plain {
+            carry(&mut export, &mut out, &progress).await?;
         } else {
             let mut packed = zstd::Encoder::new(&mut out, LEVEL)?;
-            let work = transfer::export(&self.tools, &part, mask.as_ref(), &mut packed, &watch);
-            let report = Box::pin(work).await?;
+            carry(&mut export, &mut packed, &progress).await?;
             // Dropped, it would not say that the disk has no room for its end.
             packed.finish()?;
-            report
-        };
+        }
+        let report = export.report();
         out.flush()?;
         drop(progress);
         if args.output.is_some() {
-            return self.terminal.show(&report, text::exported);
+            return self.terminal.show(report, text::exported);
         }
-        eprintln!("{}", text::exported(&report));
+        eprintln!("{}", text::exported(report));
         Ok(())
     }
 

@@ -23,7 +23,15 @@ pub async fn audited<T: Serialize>(
     act: &Act,
     work: impl Future<Output = Result<T>>,
 ) -> Result<T> {
-    let id: i64 = sqlx::query_scalar(
+    let id = begin(pool, act).await?;
+    let outcome = work.await;
+    end(pool, id, &outcome).await?;
+    outcome
+}
+
+/// Writes that it begins; the id of the row.
+pub async fn begin(pool: &PgPool, act: &Act) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(
         "insert into operator_audit (org_id, who, command, arguments, reason)
          values ($1, $2, $3, $4, $5) returning id",
     )
@@ -33,9 +41,12 @@ pub async fn audited<T: Serialize>(
     .bind(&act.arguments)
     .bind(&act.reason)
     .fetch_one(pool)
-    .await?;
-    let outcome = work.await;
-    let result = match &outcome {
+    .await
+}
+
+/// Writes what came of it.
+pub async fn end<T: Serialize>(pool: &PgPool, id: i64, outcome: &Result<T>) -> Result<()> {
+    let result = match outcome {
         Ok(report) => serde_json::to_value(report)?,
         Err(error) => Value::String(format!("{error:#}")),
     };
@@ -47,7 +58,7 @@ pub async fn audited<T: Serialize>(
     .bind(result)
     .execute(pool)
     .await?;
-    outcome
+    Ok(())
 }
 
 /// One row of the record.
@@ -62,6 +73,17 @@ pub struct Entry {
     pub ended_at: Option<DateTime<Utc>>,
     pub succeeded: Option<bool>,
     pub result: Option<Value>,
+}
+
+/// The entry of this id.
+pub async fn entry(pool: &PgPool, id: i64) -> Result<Option<Entry>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, who, command, arguments, reason, started_at, ended_at, succeeded, result
+         from operator_audit where id = $1",
+    )
+    .bind(id)
+    .fetch_optional(pool)
+    .await
 }
 
 /// The newest entries: all, or those that came through the API with keys of one org.

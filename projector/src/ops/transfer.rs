@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-pub use export::{Exported, Part, export};
+pub use export::{Export, Exported, Part};
 pub use import::{Imported, check, import};
 pub use mask::Mask;
 

@@ -53,7 +53,16 @@ pub enum Command {
 pub struct Why {
     /// Why, for the audit.
     #[arg(long)]
-    reason: Option<String>,
+    pub reason: Option<String>,
+}
+
+impl Command {
+    /// What is about to be done, for the audit.
+    pub fn act(&self, who: &str) -> Act {
+        let (command, why, _) = name(self);
+        let (who, reason) = (who.to_owned(), why.reason.clone());
+        Act { who, org_id: None, command, arguments: arguments(self), reason }
+    }
 }
 
 pub(crate) async fn run(
@@ -64,22 +73,13 @@ pub(crate) async fn run(
 ) -> Result<()> {
     let tool = Rebuilder::open(tools, progress(terminal)).await?;
     match command {
-        Command::Plan => terminal.show(&plan_json(&tool.plan().await?), plan_text),
-        Command::Status => {
-            terminal.show(&rebuild_json(tool.status().await?.as_ref()), rebuild_text)
-        }
+        Command::Plan => terminal.show(&obey(&tool, &command, who).await?, plan_text),
+        Command::Status => terminal.show(&obey(&tool, &command, who).await?, rebuild_text),
         command => {
             terminal.confirm(&intent(&tool, &command).await?)?;
-            let (name, why, text) = name(&command);
-            let act = Act {
-                who: who.to_owned(),
-                org_id: None,
-                command: name,
-                arguments: arguments(&command),
-                reason: why.reason.clone(),
-            };
-            let work = Box::pin(change(&tool, &command, who));
-            let report = audit::audited(&tool.live, &act, work).await?;
+            let (_, _, text) = name(&command);
+            let work = Box::pin(obey(&tool, &command, who));
+            let report = audit::audited(&tool.live, &command.act(who), work).await?;
             terminal.show(&report, text)
         }
     }
@@ -126,7 +126,8 @@ fn arguments(command: &Command) -> Value {
     }
 }
 
-async fn change(tool: &Rebuilder, command: &Command, who: &str) -> Result<Value> {
+/// Does it; the report.
+pub async fn obey(tool: &Rebuilder, command: &Command, who: &str) -> Result<Value> {
     Ok(match command {
         Command::Start { swap, accept_loss, .. } => {
             let rebuild = tool.start(who, *accept_loss).await?;
@@ -139,7 +140,8 @@ async fn change(tool: &Rebuilder, command: &Command, who: &str) -> Result<Value>
             tool.drop_archive().await?;
             json!({ "dropped": true })
         }
-        Command::Plan | Command::Status => Value::Null,
+        Command::Plan => plan_json(&tool.plan().await?),
+        Command::Status => rebuild_json(tool.status().await?.as_ref()),
     })
 }
 

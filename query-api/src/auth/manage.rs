@@ -14,12 +14,17 @@ use crate::{cli, db};
 pub async fn manage(config: &Config, command: cli::Keys) -> Result<()> {
     let pool = db::pool(&config.postgres).context("the Postgres URL can't be used")?;
     match command {
-        cli::Keys::Create { org, name, scopes, expires_in_days } => {
+        // Without an org it is of the whole instance: the command line takes one of the two.
+        cli::Keys::Create { org, instance: _, name, scopes, expires_in_days } => {
             let known: Vec<&str> = config.orgs.iter().map(|org| org.id.as_str()).collect();
-            if !known.contains(&org.as_str()) {
+            if let Some(org) = org.as_deref().filter(|org| !known.contains(org)) {
                 bail!("the org `{org}` is not in the configuration; it has: {}", known.join(", "));
             }
-            let scopes = if scopes.is_empty() { Scope::ALL.to_vec() } else { scopes };
+            let scopes = match (&org, scopes.is_empty()) {
+                (None, _) => vec![Scope::Instance],
+                (Some(_), true) => Scope::ALL.to_vec(),
+                (Some(_), false) => scopes,
+            };
             let scopes = scopes.into_iter().map(|scope| scope.as_str().to_owned()).collect();
             let expires_at =
                 expires_in_days.map(|days| Utc::now() + TimeDelta::days(i64::from(days)));
@@ -32,7 +37,8 @@ pub async fn manage(config: &Config, command: cli::Keys) -> Result<()> {
 }
 
 struct New {
-    org: String,
+    /// None: the whole instance.
+    org: Option<String>,
     name: String,
     scopes: Vec<String>,
     expires_at: Option<DateTime<Utc>>,
@@ -54,7 +60,8 @@ async fn create(pool: &PgPool, new: &New) -> Result<()> {
     .execute(pool)
     .await
     .context("the key was not stored; has `projector migrate` been run?")?;
-    eprintln!("key {} for org {} ({})", key.prefix, new.org, new.scopes.join(", "));
+    let whose = new.org.as_ref().map_or("the instance".to_owned(), |org| format!("org {org}"));
+    eprintln!("key {} for {whose} ({})", key.prefix, new.scopes.join(", "));
     println!("{}", key.text.expose_secret());
     Ok(())
 }
@@ -62,7 +69,7 @@ async fn create(pool: &PgPool, new: &New) -> Result<()> {
 #[derive(sqlx::FromRow)]
 struct Line {
     prefix: String,
-    org_id: String,
+    org_id: Option<String>,
     name: String,
     scopes: Vec<String>,
     expires_at: Option<DateTime<Utc>>,
@@ -89,14 +96,15 @@ async fn list(pool: &PgPool, org: Option<&str>) -> Result<()> {
         };
         let used = line.last_used_at.map_or_else(|| "never used".to_owned(), instant);
         let scopes = line.scopes.join(",");
-        println!("{}\t{}\t{state}\t{}\t{scopes}\t{used}", line.prefix, line.org_id, line.name);
+        let org = line.org_id.as_deref().unwrap_or("(instance)");
+        println!("{}\t{org}\t{state}\t{}\t{scopes}\t{used}", line.prefix, line.name);
     }
     Ok(())
 }
 
 async fn rotate(pool: &PgPool, prefix: &str, grace_hours: u16) -> Result<()> {
     let until = Utc::now() + TimeDelta::hours(i64::from(grace_hours));
-    let rows: Vec<(String, String, Vec<String>)> = sqlx::query_as(
+    let rows: Vec<(Option<String>, String, Vec<String>)> = sqlx::query_as(
         "update api_key set expires_at = least(expires_at, $2)
          where prefix = $1 and revoked_at is null returning org_id, name, scopes",
     )

@@ -19,9 +19,13 @@ pub enum Scope {
     OpsRead,
     #[value(name = "ops:write")]
     OpsWrite,
+    /// The operators' commands of the whole instance: of keys without an org, and of no other.
+    #[value(skip)]
+    Instance,
 }
 
 impl Scope {
+    /// All that a key of an org can have.
     pub const ALL: [Self; 7] = [
         Self::Leads,
         Self::Metrics,
@@ -41,6 +45,7 @@ impl Scope {
             Self::Export => "export:read",
             Self::OpsRead => "ops:read",
             Self::OpsWrite => "ops:write",
+            Self::Instance => "ops:instance",
         }
     }
 }

@@ -14,10 +14,12 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
-use crate::problem::Problem;
+use crate::{ops::instance, problem::Problem};
 
 /// No request may take longer to begin its answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// But for a body that has to come first, and may be large.
+const UPLOAD: Duration = Duration::from_secs(600);
 const REQUEST_ID: &str = "x-request-id";
 
 pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
@@ -28,8 +30,9 @@ pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
     let span = info_span!("request", request_id = %id, trace_id = %trace.trace_id_hex(), route);
+    let deadline = if route == instance::IMPORT { UPLOAD } else { ANSWER };
     let answered = async {
-        let answer = timeout(ANSWER, next.run(request)).await;
+        let answer = timeout(deadline, next.run(request)).await;
         answer.unwrap_or_else(|_| Problem::Unavailable.into_response())
     };
     let mut response = tell(answered.instrument(span.clone()).await, &id);

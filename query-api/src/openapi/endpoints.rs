@@ -30,6 +30,24 @@ POST /ops/leads/{board_id}/{item_id}/rebuild | ops:write, leads:read | Repaired 
 GET /ops/explain/leads/{board_id}/{item_id} | ops:read, leads:read | ExplainedLead | board_id item_id | The events behind each field of a lead
 GET /ops/explain/agents/{agent_id} | ops:read, leads:read | ExplainedAgent | agent_id window metric | The leads behind a figure of an agent
 GET /ops/audit | ops:read | Audit | limit | What was changed through this API with keys of this org
+GET /ops/instance/status | ops:instance | OpsStatus | - | How the projection of the whole instance is and what is wrong
+GET /ops/instance/checkpoint | ops:instance | Checkpoint | - | Where the projection stands, lane by lane
+POST /ops/instance/checkpoint/set | ops:instance | Moved | to_seq expect adopt_stream reason | Move the position, while the projection is paused
+POST /ops/instance/pause | ops:instance | Pause | confirm reason | Let the projection stand still until it is resumed
+POST /ops/instance/resume | ops:instance | Resumed | reason | Let a paused projection go on
+POST /ops/instance/replay | ops:instance | Begun | from_seq to_seq since until org board lead kind dry_run confirm reason | Apply a part of the stream again
+POST /ops/instance/verify | ops:instance | Begun | org board sample | Fold the stream beside the tables and compare
+GET /ops/instance/rebuild | ops:instance | LastRebuild | - | How far the present or the last rebuild is
+GET /ops/instance/rebuild/plan | ops:instance | RebuildPlan | - | What a rebuild would do now
+POST /ops/instance/rebuild/start | ops:instance | Begun | swap accept_loss confirm reason | Build the new tables, or go on with them
+POST /ops/instance/rebuild/swap | ops:instance | Begun | confirm reason | Let the new tables take the place of the old ones
+POST /ops/instance/rebuild/rollback | ops:instance | Begun | confirm reason | Put the old tables back
+POST /ops/instance/rebuild/abort | ops:instance | Rebuild | confirm reason | End the present rebuild
+POST /ops/instance/rebuild/drop-archive | ops:instance | Dropped | confirm reason | Drop the old tables for good
+GET /ops/instance/export | ops:instance | application/x-ndjson | from_seq to_seq since until org board lead kind | The stream or a part of it, with all that is in it
+POST /ops/instance/import | ops:instance | Begun | confirm reason | Put an exported file, the body, into the stream
+GET /ops/instance/audit | ops:instance | Audit | limit | What was changed, through this API and on the command line
+GET /ops/instance/audit/{id} | ops:instance | AuditEntry | id | One of them: what came of what was begun
 ";
 
 const JSON: &str = "application/json";
@@ -130,6 +148,20 @@ pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("seq", "key*", "A sequence of the stream"),
     ("reason", "text", "Why, for the audit"),
     ("dry_run", "true|false", "Only tell what would be done"),
+    ("confirm", "true|false", "true, where the command line asks whether it is meant"),
+    ("expect", "natural", "Where the projection is now; if it is elsewhere, nothing is changed"),
+    ("adopt_stream", "true|false", "Go on with a stream that was recreated"),
+    ("from_seq", "natural", "From this sequence on"),
+    ("to_seq", "natural", "Up to this sequence"),
+    ("since", "text", "From this instant on, or an age such as 90m, 2h, 3d; by the stream's clock"),
+    ("until", "text", "Before this instant, or an age"),
+    ("org", "text", "Of this org"),
+    ("board", "key", "Of this board"),
+    ("lead", "key", "Of this item"),
+    ("sample", "small", "About so many leads, chosen at random"),
+    ("swap", "true|false", "Swap at once when the new tables are ready"),
+    ("accept_loss", "true|false", "Rebuild although the stream's beginning is gone"),
+    ("id", "key", "An id of the audit"),
 ];
 
 #[cfg(test)]

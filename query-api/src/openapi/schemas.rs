@@ -138,6 +138,29 @@ const SCHEMAS: &[(&str, &[&str])] = &[
         succeeded:bool? result:any"],
     ),
     ("Audit", &["items:[#AuditEntry]"]),
+    ("Begun", &["id:int href:str"]),
+    ("Lane", &["lane:int seq:int fence:int updated_at:at"]),
+    ("Checkpoint", &["applied_seq:int stream_created_at:at? lanes:[#Lane]"]),
+    ("Moved", &["from_seq:int to_seq:int again:int skipped:int fence:int stream_adopted:bool"]),
+    ("Pause", &["paused_at:at paused_by:str reason:str"]),
+    ("Resumed", &["lifted:#Pause?"]),
+    ("Dropped", &["dropped:bool"]),
+    (
+        "Rebuild",
+        &[
+            "id:int phase:str over:bool started_by:str started_at:at phase_since:at heartbeat_at:at attempt:int \
+        target_seq:int read_seq:int passes:int leads:int peak_memory_bytes:int mapping:str swapped_at:at? \
+        swapped_seq:int? swap_lock_ms:num? swap_tries:int?",
+        ],
+    ),
+    ("LastRebuild", &["rebuild:#Rebuild?"]),
+    (
+        "RebuildPlan",
+        &[
+            "first_seq:int last_seq:int events:int leads:int events_per_second:num expected_seconds:num bytes:int \
+        mapping_of_tables:str? mapping_of_today:str sampled_rows:int differing_rows:int obstacles:[str]",
+        ],
+    ),
     ("UserPage", &["items:[#User] next_cursor:str?"]),
     ("Status", &["board_id:id status_id:id? status_label:str? leads:int"]),
     ("Labels", &["ids:[id] texts:[str]"]),

@@ -33,7 +33,7 @@ impl Question {
 }
 
 /// Does it to its end, and writes that down, also for a client that goes away or whose time is over.
-async fn carry_out<T: Serialize + Send + 'static>(
+pub(super) async fn carry_out<T: Serialize + Send + Sync + 'static>(
     app: &Arc<App>,
     act: Act,
     work: impl Future<Output = anyhow::Result<T>> + Send + 'static,

@@ -49,6 +49,37 @@ async fn every_route_of_the_document_shows_another_org_nothing() {
     }
 }
 
+/// Nor of any org with a key of the whole instance, which is good for the operators' commands alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_instance_reads_no_org() {
+    let reads = Reads::start(false, &[]).await;
+    let key = reads.ground.create_instance_key();
+    let document = reads.api.page("/openapi.json").await.json();
+    for (template, item) in document["paths"].as_object().unwrap() {
+        if template.starts_with("/ops/instance") {
+            continue;
+        }
+        let path = template.replace("{board_id}", "9002").replace("{item_id}", "1");
+        let path = path.replace("{seq}", "1").replace("{agent_id}", "7001");
+        let bearer = format!("Bearer {key}");
+        let headers = [("authorization", bearer.as_str()), ("x-api-key", key.as_str())];
+        let refused = match item.get("post") {
+            Some(_) => reads.api.post(&path, &headers, "").await.unwrap(),
+            None => reads.api.get(&path, &headers).await.unwrap(),
+        };
+        assert_eq!(refused.status, 403, "{path}: {refused:?}");
+    }
+    assert_eq!(reads.get_as(&key, "/ops/instance/checkpoint", &[]).await.status, 200);
+    // The table itself keeps the two kinds of keys apart.
+    for sql in [
+        "update api_key set scopes = array['ops:instance', 'leads:read'] where org_id is null",
+        "update api_key set scopes = array['leads:read'] where org_id is null",
+        "update api_key set scopes = scopes || array['ops:instance'] where org_id is not null",
+    ] {
+        sqlx::query(sql).execute(&reads.ground.database.pool).await.unwrap_err();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_route_wants_its_scope() {
     let reads = Reads::start(false, &[]).await;
@@ -60,7 +91,8 @@ async fn each_route_wants_its_scope() {
             .replace("{board_id}", "9002")
             .replace("{item_id}", "1")
             .replace("{seq}", "1")
-            .replace("{agent_id}", "7001");
+            .replace("{agent_id}", "7001")
+            .replace("{id}", "1");
         // What is read needs more than a key to write, what is written more than one to read.
         let post = item.get("post").is_some();
         let key = if post { &reader } else { &writer };

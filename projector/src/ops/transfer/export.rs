@@ -1,7 +1,5 @@
 //! Out of the stream.
 
-use std::io::Write;
-
 use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::Utc;
@@ -35,49 +33,77 @@ pub struct Part {
     pub select: Select,
 }
 
-/// Writes that part of the stream. The writer compresses, or does not; to finish it is the caller's.
-pub async fn export(
-    tools: &Tools,
-    part: &Part,
-    mask: Option<&Mask>,
-    out: &mut impl Write,
-    watch: &(dyn Fn(u64, u64) + Send + Sync),
-) -> Result<Exported> {
-    let (stream, seen) = tools.stream().await?;
-    let bounds = Bounds::resolve(&stream, &seen, part.since, part.until).await?;
-    let head = Head {
-        leadpulse_export: FORM,
-        stream: seen.identity.name.clone(),
-        from_seq: bounds.from,
-        to_seq: bounds.to,
-        masked: mask.is_some(),
-        exported_at: Utc::now(),
-    };
-    writeln!(out, "{}", serde_json::to_string(&head)?)?;
-    let (mut messages, mut unreadable, mut digest) = (0, 0, Sha256::new());
-    let mut reader =
-        RangeReader::open(&stream, &seen.identity, bounds, part.select.clone()).await?;
-    while let Some(chunk) = reader.next().await? {
-        for delivery in chunk {
+/// An export on its way: whoever carries it away asks for the next piece, so that no more than one is in memory.
+pub struct Export {
+    reader: RangeReader,
+    mask: Option<Mask>,
+    head: Option<Head>,
+    digest: Sha256,
+    report: Exported,
+    ended: bool,
+}
+
+impl Export {
+    pub async fn open(tools: &Tools, part: &Part, mask: Option<Mask>) -> Result<Self> {
+        let (stream, seen) = tools.stream().await?;
+        let bounds = Bounds::resolve(&stream, &seen, part.since, part.until).await?;
+        let masked = mask.is_some();
+        let head = Head {
+            leadpulse_export: FORM,
+            stream: seen.identity.name.clone(),
+            from_seq: bounds.from,
+            to_seq: bounds.to,
+            masked,
+            exported_at: Utc::now(),
+        };
+        let Bounds { from, to } = bounds;
+        let reader =
+            RangeReader::open(&stream, &seen.identity, bounds, part.select.clone()).await?;
+        let report = Exported { from_seq: from, to_seq: to, messages: 0, unreadable: 0, masked };
+        Ok(Self { reader, mask, head: Some(head), digest: Sha256::new(), report, ended: false })
+    }
+
+    /// The next lines; none after the end.
+    pub async fn next(&mut self) -> Result<Option<String>> {
+        if let Some(head) = self.head.take() {
+            return Ok(Some(serde_json::to_string(&head)? + "\n"));
+        }
+        if self.ended {
+            return Ok(None);
+        }
+        let Some(chunk) = self.reader.next().await? else {
+            self.ended = true;
+            let sha256 = hex::encode(std::mem::take(&mut self.digest).finalize());
+            let end = End { messages: self.report.messages, sha256 };
+            return Ok(Some(serde_json::to_string(&end)? + "\n"));
+        };
+        let mut lines = String::new();
+        for delivery in &chunk {
             if delivery.envelope.is_err() {
-                unreadable += 1;
-                if mask.is_some() {
+                self.report.unreadable += 1;
+                if self.mask.is_some() {
                     // Nobody knows what is in it.
                     continue;
                 }
             }
-            let line = serde_json::to_string(&line(&delivery, mask)?)?;
-            digest.update(line.as_bytes());
-            digest.update(b"\n");
-            writeln!(out, "{line}")?;
-            messages += 1;
+            lines.push_str(&serde_json::to_string(&line(delivery, self.mask.as_ref())?)?);
+            lines.push('\n');
+            self.report.messages += 1;
         }
-        watch(reader.read().saturating_sub(bounds.from) + 1, bounds.len());
+        self.digest.update(lines.as_bytes());
+        Ok(Some(lines))
     }
-    let end = End { messages, sha256: hex::encode(digest.finalize()) };
-    writeln!(out, "{}", serde_json::to_string(&end)?)?;
-    let Bounds { from, to } = bounds;
-    Ok(Exported { from_seq: from, to_seq: to, messages, unreadable, masked: mask.is_some() })
+
+    /// Messages read, of how many.
+    pub fn progress(&self) -> (u64, u64) {
+        let bounds = self.reader.bounds();
+        ((self.reader.read() + 1).saturating_sub(bounds.from), bounds.len())
+    }
+
+    /// What is in it so far.
+    pub fn report(&self) -> &Exported {
+        &self.report
+    }
 }
 
 fn line(delivery: &Delivery, mask: Option<&Mask>) -> Result<Line> {

@@ -1,0 +1,119 @@
+//! The stream out as NDJSON and in from it, with constant memory: piece by piece to a client, and through
+//! a file from one, because a file that broke off must be known as such before anything is published.
+
+use std::{fs::File, sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use axum::{
+    body::Body,
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use projector::ops::{
+    audit::{Act, audited},
+    transfer::{self, Export, Part},
+};
+use serde_json::json;
+use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit, task::spawn_blocking, time::timeout};
+
+use super::{super::report::told, Command, begin, turn};
+use crate::{asked::Asked, problem::Problem, state::App};
+
+/// Bytes of a file that is sent; larger ones are for the command line.
+const MOST: u64 = 1 << 30;
+/// A client that sends nothing for so long has gone away.
+const SILENCE: Duration = Duration::from_secs(30);
+
+pub(crate) async fn export(asked: Asked) -> Result<Response, Problem> {
+    let mut command = Command::of(asked).await?;
+    let (since, until) = (command.edge("from_seq", "since"), command.edge("to_seq", "until"));
+    let part = Part { since, until, select: command.select() };
+    let act = command.act("export", json!({ "part": format!("{part:?}") }), None);
+    let app = command.finish()?;
+    let turn = turn(&app)?;
+    let export = Export::open(&app.ops, &part, None).await.map_err(told)?;
+    // It changes nothing, but what leaves the house is written down.
+    audited(&app.ops.pool, &act, async { Ok(json!({ "begun": true })) }).await.map_err(told)?;
+    let body = Body::from_stream(stream::try_unfold((export, turn), piece));
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
+        (header::CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
+    ];
+    Ok((headers, body).into_response())
+}
+
+type Open = (Export, OwnedSemaphorePermit);
+
+/// The status is sent: a file without its end is the only way left to say that something failed.
+async fn piece((mut export, turn): Open) -> anyhow::Result<Option<(Bytes, Open)>> {
+    let lines = export.next().await.inspect_err(|error| {
+        tracing::warn!(error = format!("{error:#}"), "an export ends early");
+    })?;
+    Ok(lines.map(|lines| (Bytes::from(lines), (export, turn))))
+}
+
+/// A request with a body, as it comes in.
+pub(crate) struct Sent {
+    asked: Asked,
+    body: Body,
+}
+
+impl FromRequest<Arc<App>> for Sent {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, app: &Arc<App>) -> Result<Self, Problem> {
+        let (mut parts, body) = request.into_parts();
+        Ok(Self { asked: Asked::from_request_parts(&mut parts, app).await?, body })
+    }
+}
+
+pub(crate) async fn import(Sent { asked, body }: Sent) -> Result<Response, Problem> {
+    let mut command = Command::of(asked).await?;
+    command.confirmed();
+    let reason = command.needed_reason();
+    let act = command.act("import", json!({}), Some(reason));
+    let app = command.finish()?;
+    let turn = turn(&app)?;
+    let file = save(body).await?;
+    let again = file.try_clone().map_err(|error| no_room(&error))?;
+    let checked = spawn_blocking(move || transfer::check(again)).await;
+    let (head, messages) = checked.map_err(|_| Problem::Internal)?.map_err(told)?;
+    let act = Act { arguments: json!({ "head": head, "messages": messages }), ..act };
+    begin(&app, act, turn, |tools| async move {
+        tools.check_schema().await?;
+        let mut file = file;
+        std::io::Seek::rewind(&mut file).context("the file can't be read again")?;
+        transfer::import(&tools, file, &|_| {}).await
+    })
+    .await
+}
+
+/// The body in a file without a name: it is gone with the process.
+async fn save(body: Body) -> Result<File, Problem> {
+    let file = tempfile::tempfile().map_err(|error| no_room(&error))?;
+    let mut file = tokio::fs::File::from_std(file);
+    let (mut pieces, mut length) = (body.into_data_stream(), 0_u64);
+    loop {
+        let piece = timeout(SILENCE, pieces.next()).await.map_err(|_| Problem::Unavailable)?;
+        let Some(piece) = piece else { break };
+        let piece = piece.map_err(|_| Problem::Refused("the body broke off".into()))?;
+        length += piece.len() as u64;
+        if length > MOST {
+            let text = format!("the file is larger than {MOST} bytes: `projector import` takes it");
+            return Err(Problem::Refused(text));
+        }
+        file.write_all(&piece).await.map_err(|error| no_room(&error))?;
+    }
+    file.flush().await.map_err(|error| no_room(&error))?;
+    let mut file = file.into_std().await;
+    std::io::Seek::rewind(&mut file).map_err(|error| no_room(&error))?;
+    Ok(file)
+}
+
+fn no_room(error: &std::io::Error) -> Problem {
+    tracing::warn!(%error, "a file that was sent can't be kept");
+    Problem::Unavailable
+}

@@ -1,0 +1,198 @@
+//! `/ops/instance`: what the command line does, over HTTP, with a key of no org.
+
+use serde_json::{Value, json};
+use tests::harness::{Answer, PATIENCE, Projection, Service, eventually};
+
+use super::{history, json, last_audit, setup};
+
+struct Console {
+    projection: Projection,
+    api: Service,
+    key: String,
+}
+
+impl Console {
+    async fn start(seed: u64) -> Self {
+        let mut projection = Projection::start(setup()).await;
+        projection.publish(&history(20, 300, seed)).await;
+        projection.check().await;
+        let api = projection.ground.start("query-api").unwrap();
+        api.wait_until_ready().await;
+        let key = projection.ground.create_instance_key();
+        Self { projection, api, key }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.key);
+        let path = format!("/ops/instance/{path}");
+        self.api.get(&path, &[("authorization", &bearer)]).await.unwrap()
+    }
+
+    async fn post(&self, path: &str, body: &str) -> Answer {
+        let bearer = format!("Bearer {}", self.key);
+        let path = format!("/ops/instance/{path}");
+        self.api.post(&path, &[("authorization", &bearer)], body).await.unwrap()
+    }
+
+    async fn does(&self, path: &str) -> Value {
+        let answer = self.post(path, "").await;
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.json()
+    }
+
+    /// Begins it, and polls its resource to its end.
+    async fn ends(&self, path: &str, body: &str) -> Value {
+        let begun = self.post(path, body).await;
+        assert_eq!(begun.status, 202, "{path}: {begun:?}");
+        let place = begun.header("location").unwrap().replace("/ops/instance/", "");
+        eventually(&format!("{path} ends"), PATIENCE, async || {
+            let entry = self.get(&place).await.json();
+            entry["ended_at"].is_string().then_some(entry)
+        })
+        .await
+    }
+
+    async fn succeeds(&self, path: &str, body: &str) -> Value {
+        let entry = self.ends(path, body).await;
+        assert_eq!(entry["succeeded"], true, "{path}: {entry}");
+        assert!(entry["who"].as_str().unwrap().starts_with("instance key "));
+        entry["result"].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_projection_is_paused_moved_and_resumed() {
+    let console = Console::start(91).await;
+    let last = console.projection.last_seq();
+    let status = console.get("status").await.json();
+    assert_eq!(status["findings"], json!([]), "{status}");
+    assert_eq!(console.get("checkpoint").await.json()["applied_seq"], last);
+
+    assert_eq!(console.post("pause?reason=test", "").await.status, 400, "nobody has confirmed it");
+    assert_eq!(console.post("pause?confirm=true", "").await.status, 400, "a reason is needed");
+    let set = format!("checkpoint/set?to_seq=0&expect={last}&reason=again");
+    assert_eq!(console.post(&set, "").await.status, 409, "an owner is alive");
+    let paused = console.does("pause?confirm=true&reason=test").await;
+    assert_eq!(paused["reason"], "test");
+    let elsewhere = console.post("checkpoint/set?to_seq=0&expect=1&reason=again", "").await;
+    assert_eq!(elsewhere.status, 409, "{elsewhere:?}");
+    assert_eq!(console.post("checkpoint/set?to_seq=0&reason=x", "").await.status, 400);
+    let moved = console.does(&set).await;
+    assert_eq!((&moved["again"], &moved["skipped"]), (&json!(last), &json!(0)));
+    let audit = last_audit(&console.projection);
+    assert_eq!((&audit["command"], &audit["reason"]), (&json!("checkpoint set"), &json!("again")));
+    assert_eq!(console.get("audit?limit=1").await.json()["items"][0]["id"], audit["id"]);
+    assert_eq!(console.does("resume").await["lifted"]["reason"], "test");
+    assert_eq!(console.does("resume").await["lifted"], Value::Null);
+    console.projection.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_verify_finds_a_replay_mends_and_its_dry_run_foretells() {
+    let console = Console::start(92).await;
+    let verdict = console.succeeds("verify", "").await;
+    assert_eq!(verdict["equal"], true, "{verdict}");
+    sqlx::query("update lead_fact set name = 'wrong'")
+        .execute(&console.projection.ground.database.pool)
+        .await
+        .unwrap();
+    assert_eq!(console.succeeds("verify?org=demo", "").await["equal"], false);
+    assert_eq!(console.post("replay", "").await.status, 400, "nobody has confirmed it");
+    assert_eq!(console.post("replay?since=yesterday&confirm=true", "").await.status, 400);
+    let foretold = console.succeeds("replay?dry_run=true&from_seq=1", "").await;
+    let done = console.succeeds("replay?confirm=true&reason=mend&from_seq=1", "").await;
+    assert!(!done["lead_changes"].as_array().unwrap().is_empty());
+    assert_eq!(foretold["lead_changes"], done["lead_changes"]);
+    console.projection.check().await;
+    assert_eq!(console.succeeds("verify", "").await["equal"], true);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tables_are_rebuilt_swapped_and_put_back() {
+    let console = Console::start(93).await;
+    assert_eq!(console.get("rebuild").await.json(), json!({ "rebuild": null }));
+    let plan = console.get("rebuild/plan").await.json();
+    assert_eq!(plan["events"], console.projection.last_seq(), "{plan}");
+    let reason = "confirm=true&reason=test";
+    assert_eq!(console.post("rebuild/start?reason=test", "").await.status, 400);
+    let swap = console.ends(&format!("rebuild/swap?{reason}"), "").await;
+    assert_eq!(swap["succeeded"], false, "there is nothing to swap in: {swap}");
+    let built = console.succeeds(&format!("rebuild/start?{reason}"), "").await;
+    assert_eq!(built["phase"], "ready to swap");
+    let aborted = console.does(&format!("rebuild/abort?{reason}")).await;
+    assert_eq!(aborted["over"], true, "{aborted}");
+    let swapped = console.succeeds(&format!("rebuild/start?swap=true&{reason}"), "").await;
+    assert!(swapped["lock_ms"].is_number(), "{swapped}");
+    console.projection.check().await;
+    console.succeeds(&format!("rebuild/rollback?{reason}"), "").await;
+    console.projection.check().await;
+    assert_eq!(console.does(&format!("rebuild/drop-archive?{reason}")).await["dropped"], true);
+    assert_eq!(console.get("rebuild").await.json()["rebuild"]["over"], true);
+    assert_eq!(last_audit(&console.projection)["command"], "rebuild drop-archive");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_stream_is_carried_elsewhere() {
+    let from = Console::start(94).await;
+    let mut to = Console::start(95).await;
+    let file = from.get("export").await;
+    assert_eq!(file.header("content-type"), Some("application/x-ndjson"));
+    let lines = u64::try_from(file.body.lines().count()).unwrap();
+    assert_eq!(lines, from.projection.last_seq() + 2, "head, messages, end");
+    assert_eq!(last_audit(&from.projection)["command"], "export");
+    let part = from.get("export?from_seq=3&to_seq=7").await;
+    assert_eq!(part.body.lines().count(), 7);
+
+    assert_eq!(to.post("import?reason=move", &file.body).await.status, 400, "not confirmed");
+    let import = "import?confirm=true&reason=move";
+    let broken = &file.body[..file.body.len() / 2];
+    let refused = to.post(import, broken).await;
+    assert_eq!(refused.status, 409, "{refused:?}");
+    let imported = to.succeeds(import, &file.body).await;
+    assert_eq!(imported["messages"], from.projection.last_seq());
+    assert_eq!(to.succeeds(import, &file.body).await["published"], 0);
+    let first = to.projection.last_seq();
+    let arrivals = from.projection.arrivals.iter().cloned();
+    to.projection.arrivals.extend(
+        arrivals.map(|arrival| tests::naive::Arrival { seq: arrival.seq + first, ..arrival }),
+    );
+    to.projection.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_an_org_commands_nothing_of_the_instance_and_long_work_is_one_at_a_time() {
+    let console = Console::start(96).await;
+    let own = console.projection.ground.create_key("demo", &[]);
+    let bearer = format!("Bearer {own}");
+    let document = console.api.page("/openapi.json").await.json();
+    let mut walked = 0;
+    for (path, item) in document["paths"].as_object().unwrap() {
+        if !path.starts_with("/ops/instance") {
+            continue;
+        }
+        walked += 1;
+        let path = format!("{}?confirm=true&reason=x", path.replace("{id}", "1"));
+        let headers = [("authorization", bearer.as_str())];
+        let refused = match item.get("post") {
+            Some(_) => console.api.post(&path, &headers, "").await.unwrap(),
+            None => console.api.get(&path, &headers).await.unwrap(),
+        };
+        assert_eq!(refused.status, 403, "{path}: {refused:?}");
+    }
+    assert_eq!(walked, 18);
+    assert_eq!(json(&console.projection, 0, &["audit"]), json!([]), "nothing was done");
+
+    // What waits for a lock keeps its turn; what else takes long is refused, what is short is not.
+    let mut lock = console.projection.ground.database.pool.begin().await.unwrap();
+    sqlx::query("lock table lead_fact in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let held = console.post("verify", "").await;
+    assert_eq!(held.status, 202, "{held:?}");
+    assert_eq!(console.post("verify", "").await.status, 409, "one at a time");
+    assert_eq!(console.get("export").await.status, 409, "one at a time");
+    assert_eq!(console.get("checkpoint").await.status, 200);
+    lock.rollback().await.unwrap();
+    eventually("its turn is over", PATIENCE, async || {
+        (console.get("export").await.status == 200).then_some(())
+    })
+    .await;
+}
