@@ -25,7 +25,8 @@ pub fn cargo() -> Command {
 /// What to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Build {
-    Release,
+    /// Optimised, for `cargo xtask up`: the profile of that name.
+    Up,
     Debug,
     /// Debug, and all tests with them: one set of features, so that nothing is built twice.
     WithTests,
@@ -39,7 +40,7 @@ pub fn build(what: Build) -> Result<BTreeMap<String, PathBuf>> {
     match what {
         Build::WithTests => command.args(["--workspace", "--tests"]),
         Build::Debug => command.args(services.as_flattened()),
-        Build::Release => command.arg("--release").args(services.as_flattened()),
+        Build::Up => command.args(["--profile", "up"]).args(services.as_flattened()),
     };
     // Diagnostics go to the terminal, what was built comes to us.
     let (mut reader, writer) = io::pipe()?;

@@ -49,7 +49,7 @@ pub struct Options {
     /// Where the servers come from first: `embedded` (pinned wheels) or `system` (what is on PATH)
     #[arg(long, env = "LEADPULSE_SERVERS", default_value = "embedded")]
     servers: Choice,
-    /// Build without optimisation (the default is `--release`)
+    /// Build without optimisation
     #[arg(long, conflicts_with = "release")]
     debug: bool,
     #[arg(long, hide = true)]
@@ -173,7 +173,7 @@ async fn build(options: &Options, progress: Progress) -> Result<BTreeMap<String,
         return programs::in_folder(folder);
     }
     let (what, profile) =
-        if options.debug { (Build::Debug, "debug") } else { (Build::Release, "release") };
+        if options.debug { (Build::Debug, "debug") } else { (Build::Up, "optimised") };
     progress.say(&format!("building the services ({profile}; the first time takes minutes)"));
     // A signal drops this future; cargo ends with us.
     tokio::task::spawn_blocking(move || programs::build(what)).await?
