@@ -36,6 +36,9 @@ use batch::{Answer, Batches, Outgoing};
 /// How long an acknowledgement may take before the record is sent once more. A healthy broker needs
 /// milliseconds, one that was just restarted has forgotten what it was asked.
 const RESEND_AFTER: Duration = Duration::from_millis(1200);
+/// And how long each further one: nobody answers, so the first who can is to be asked soon. The copies of
+/// a stream elect a leader in 4 to 9 s; what comes on top of that is ours.
+const RESEND_AGAIN_AFTER: Duration = Duration::from_millis(400);
 /// After a refusal that may pass (a leader is elected, a stream is being restored).
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -120,7 +123,7 @@ impl Publisher {
                     if self.broker.takes_events() {
                         self.resends.increment(1);
                         attempts.push(self.attempt(record, trace));
-                        resend_at += RESEND_AFTER;
+                        resend_at += RESEND_AGAIN_AFTER;
                     } else {
                         reason = "broker_away";
                         resend_at = Instant::now() + PAUSE;
