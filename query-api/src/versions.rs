@@ -63,10 +63,21 @@ impl Versions {
         self.changes.subscribe()
     }
 
-    fn learn(&self, org: String, version: i64) {
+    /// What a look at the table found is newer than all that was heard before it, also where it is less:
+    /// the database may be an older copy.
+    fn found(&self, org: String, version: i64) {
+        self.learn(org, version, |known, version| known != version);
+    }
+
+    /// What is heard may have waited behind a look that knew more.
+    fn heard(&self, org: String, version: i64) {
+        self.learn(org, version, |known, version| known < version);
+    }
+
+    fn learn(&self, org: String, version: i64, is_news: impl Fn(i64, i64) -> bool) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         let current = known.by_org.entry(org.clone()).or_default();
-        if *current != version {
+        if is_news(*current, version) {
             *current = version;
             drop(known);
             // Nobody listens: fine.
@@ -107,7 +118,7 @@ impl Versions {
                     let Some(told) = told? else { return Ok(()) };
                     let change = told.payload().rsplit_once(':');
                     if let Some((org, Ok(version))) = change.map(|(org, v)| (org, v.parse())) {
-                        self.learn(org.to_owned(), version);
+                        self.heard(org.to_owned(), version);
                     }
                 }
                 _ = look.tick() => self.look(pool).await?,
@@ -120,7 +131,7 @@ impl Versions {
         let versions: Vec<(String, i64)> =
             sqlx::query_as("select org_id, version from org_version").fetch_all(pool).await?;
         for (org, version) in versions {
-            self.learn(org, version);
+            self.found(org, version);
         }
         self.known.write().unwrap_or_else(PoisonError::into_inner).confirmed = Some(started);
         Ok(())

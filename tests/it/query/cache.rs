@@ -42,6 +42,31 @@ async fn a_second_read_comes_from_memory_and_a_new_version_is_read_anew() {
     assert_eq!(changed.status, 200);
 }
 
+/// Postgres tells versions in order, but a look at the table in between may have known more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_that_is_heard_late_brings_no_old_answer_back() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    reads.publish().await;
+    let path = "/v1/leads?limit=4";
+    let name = async || reads.read(path).await["items"][0]["name"].clone();
+    wait_until("the old version is read", PATIENCE, async || name().await != "new").await;
+    reads.run("update lead_fact set name = 'new' where item_id = $1", 1).await;
+    reads.publish().await;
+    wait_until("the new version is read", PATIENCE, async || name().await == "new").await;
+    reads
+        .run(
+            "select pg_notify('leadpulse_version', 'demo:' || version - $1) from org_version where org_id = 'demo'",
+            1,
+        )
+        .await;
+    // Until the next look at the table, and beyond.
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1200) {
+        assert_eq!(name().await, "new", "after {:?}", started.elapsed());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_read_never_gets_an_older_body_than_it_asked_for() {
     let reads = Reads::start(true, &[]).await;
