@@ -210,6 +210,11 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Ends it as a rollout does.
+    pub(super) fn stop(&mut self) -> bool {
+        self.process.stop(Duration::from_secs(15))
+    }
+
     /// The status and the body; none while it does not listen yet.
     async fn get(&self, path: &str) -> Option<(u16, String)> {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
