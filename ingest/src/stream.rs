@@ -30,7 +30,10 @@ use leadpulse_service::{
     health::{Health, Need},
 };
 use secrecy::ExposeSecret;
-use tokio::time::timeout;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 use tracing::{info, warn};
 
 use durability::{Finding, Seen};
@@ -57,6 +60,8 @@ pub struct Broker {
     config: config::Nats,
     /// The promises that the configuration requires hold on this connection.
     admitted: Arc<AtomicBool>,
+    /// How many connections there were: each may lead to another server, or to one with other settings.
+    connections: watch::Receiver<u64>,
 }
 
 /// The server does not keep what the configuration requires of it.
@@ -68,16 +73,18 @@ impl Broker {
     /// Begins to connect; that there is no server yet is no error.
     pub async fn connect(config: &config::Nats) -> Result<Self> {
         let definitions = definitions(config)?;
+        let admitted = Arc::new(AtomicBool::new(config.require.is_empty()));
+        let (counter, connections) = watch::channel(0);
+        let options = options(counter, Arc::clone(&admitted), config.require.is_empty());
         let client =
-            options().connect(addresses(config)?).await.context("the NATS client can't start")?;
+            options.connect(addresses(config)?).await.context("the NATS client can't start")?;
         let jetstream = ContextBuilder::new()
             .timeout(FORGET_AFTER)
             .ack_timeout(FORGET_AFTER)
             .max_ack_inflight(UNBOUNDED)
             .backpressure_on_inflight(false)
             .build(client.clone());
-        let admitted = Arc::new(AtomicBool::new(config.require.is_empty()));
-        Ok(Self { client, jetstream, definitions, config: config.clone(), admitted })
+        Ok(Self { client, jetstream, definitions, config: config.clone(), admitted, connections })
     }
 
     fn is_connected(&self) -> bool {
@@ -101,17 +108,20 @@ impl Broker {
     /// breaks a required promise.
     pub async fn watch(self, health: Health) -> BrokenPromise {
         let dependency = health.dependency("nats", Need::Required);
-        let (mut was_up, mut ever_up) = (false, false);
+        let (mut was_up, mut ever_up, mut looked_at) = (false, false, 0);
+        let mut connections = self.connections.clone();
         loop {
             let began = Instant::now();
-            let seen = match timeout(LOOK_WITHIN, self.look(&health, !was_up)).await {
+            // A server that was away for less than the time between two looks was away all the same.
+            let connection = *connections.borrow_and_update();
+            let new = !was_up || connection != looked_at;
+            let seen = match timeout(LOOK_WITHIN, self.look(&health, new)).await {
                 Ok(seen) => seen,
                 Err(_) => Err(Away::Silent("the broker does not answer".to_owned())),
             };
             match seen {
                 Ok(()) => {
-                    was_up = true;
-                    ever_up = true;
+                    (was_up, ever_up, looked_at) = (true, true, connection);
                     let version = &self.client.server_info().version;
                     dependency.up(Some(began.elapsed()), format!("nats-server {version}"));
                 }
@@ -125,7 +135,11 @@ impl Broker {
                     dependency.down(reason);
                 }
             }
-            tokio::time::sleep(if was_up { LOOK_EVERY } else { LOOK_AGAIN_AFTER }).await;
+            let pause = if was_up { LOOK_EVERY } else { LOOK_AGAIN_AFTER };
+            tokio::select! {
+                () = sleep(pause) => {}
+                Ok(()) = connections.changed() => {}
+            }
         }
     }
 
@@ -215,7 +229,13 @@ enum Away {
     Breaks(String),
 }
 
-fn options() -> ConnectOptions {
+/// What is required is not known of a new connection, so nothing is admitted on it before the next look.
+fn options(
+    connections: watch::Sender<u64>,
+    admitted: Arc<AtomicBool>,
+    requires_nothing: bool,
+) -> ConnectOptions {
+    let connections = Arc::new(connections);
     ConnectOptions::new()
         .name("ingest")
         .retry_on_initial_connect()
@@ -225,12 +245,19 @@ fn options() -> ConnectOptions {
             let doubled = Duration::from_millis(10).saturating_mul(1 << attempts.min(6));
             if attempts <= 1 { Duration::ZERO } else { doubled.min(RECONNECT_EVERY) }
         })
-        .event_callback(|event| async move {
-            match event {
-                Event::Connected => info!("connected to NATS"),
-                Event::Disconnected => warn!("disconnected from NATS"),
-                Event::ServerError(error) => warn!(%error, "NATS reports an error"),
-                _ => {}
+        .event_callback(move |event| {
+            let (connections, admitted) = (Arc::clone(&connections), Arc::clone(&admitted));
+            async move {
+                match event {
+                    Event::Connected => {
+                        admitted.store(requires_nothing, Ordering::Relaxed);
+                        connections.send_modify(|count| *count += 1);
+                        info!("connected to NATS");
+                    }
+                    Event::Disconnected => warn!("disconnected from NATS"),
+                    Event::ServerError(error) => warn!(%error, "NATS reports an error"),
+                    _ => {}
+                }
             }
         })
 }
