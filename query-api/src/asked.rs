@@ -39,10 +39,13 @@ impl FromRequestParts<Arc<App>> for Asked {
 
 impl Asked {
     /// Whose key it is, if the key has all of these scopes.
-    pub(crate) async fn caller(&self, scopes: &[Scope]) -> Result<Caller, Problem> {
+    pub(crate) async fn caller(
+        &self,
+        scopes: impl IntoIterator<Item = Scope> + Send,
+    ) -> Result<Caller, Problem> {
         let caller = self.app.keys.bearer(&self.headers).await?;
         for scope in scopes {
-            caller.needs(*scope)?;
+            caller.needs(scope)?;
         }
         Ok(caller)
     }

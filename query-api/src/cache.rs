@@ -54,7 +54,7 @@ pub(crate) struct Cache {
 
 /// A question, and how often it is asked.
 #[derive(Debug, sqlx::FromRow)]
-pub(crate) struct Asked {
+pub(crate) struct HotRead {
     pub(crate) org_id: String,
     pub(crate) family: String,
     pub(crate) question: String,
@@ -158,10 +158,10 @@ impl Cache {
 
     /// What memory was asked for most, the most first: without pages after the first, which belong to one
     /// reader.
-    pub(crate) fn asked_most(&self, most: usize) -> Vec<Asked> {
+    pub(crate) fn asked_most(&self, most: usize) -> Vec<HotRead> {
         let now = db::now();
-        let mut asked: Vec<Asked> =
-            self.near.iter().filter_map(|(key, entry)| Asked::of(&key, &entry, now)).collect();
+        let mut asked: Vec<HotRead> =
+            self.near.iter().filter_map(|(key, entry)| HotRead::of(&key, &entry, now)).collect();
         asked.sort_by(|a, b| b.per_second.total_cmp(&a.per_second));
         asked.truncate(most);
         asked
@@ -245,7 +245,7 @@ impl Cache {
     }
 }
 
-impl Asked {
+impl HotRead {
     fn of(key: &str, entry: &Entry, now: DateTime<Utc>) -> Option<Self> {
         let mut parts = key.splitn(5, '|');
         let (family, org_id, _, pii) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

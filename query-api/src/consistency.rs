@@ -100,7 +100,7 @@ impl Head {
 
 pub(crate) async fn consistency(asked: Asked) -> Result<Response, Problem> {
     let app = &asked.app;
-    let caller = asked.caller(&[]).await?;
+    let caller = asked.caller([]).await?;
     if !caller.may(Scope::OpsRead) {
         caller.needs(Scope::Metrics)?;
     }

@@ -32,7 +32,7 @@ const HEARTBEAT: Duration = Duration::from_secs(15);
 const TOPICS: [(&str, &str); 2] = [("leads", "leads"), ("metrics", "metrics")];
 
 pub(crate) async fn stream(asked: Asked) -> Result<Response, Problem> {
-    let caller = asked.caller(&[]).await?;
+    let caller = asked.caller([]).await?;
     let topics = topics(&caller, asked.params())?;
     let Asked { app, headers, .. } = asked;
     let left = app.limits.admit(&caller, 1)?;

@@ -39,7 +39,7 @@ struct Question {
 
 impl Question {
     async fn of(asked: Asked, scopes: &[Scope]) -> Result<Self, Problem> {
-        let caller = asked.caller(scopes).await?;
+        let caller = asked.caller(scopes.iter().copied()).await?;
         asked.app.limits.admit(&caller, COST)?;
         Ok(Self { caller, params: asked.params(), app: asked.app })
     }

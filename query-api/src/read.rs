@@ -113,9 +113,8 @@ pub(crate) struct Question<R> {
 
 impl<R: Read> Question<R> {
     async fn of(asked: &Asked) -> Result<Self, Problem> {
-        let mut scopes = vec![R::SCOPE];
-        scopes.extend(R::ALSO);
-        Self::new(asked.caller(&scopes).await?, asked.params())
+        let scopes = [Some(R::SCOPE), R::ALSO];
+        Self::new(asked.caller(scopes.into_iter().flatten()).await?, asked.params())
     }
 
     pub(crate) fn new(caller: Caller, mut params: Params) -> Result<Self, Problem> {

@@ -14,7 +14,7 @@ use tracing::{debug, info};
 use crate::{
     agents::{Agent, Agents, Leaderboard},
     auth::Caller,
-    cache::Asked,
+    cache::HotRead,
     kpis::{Funnel, Industries, Summary, Timeseries},
     leads::{Lead, Leads},
     meta::Meta,
@@ -70,7 +70,7 @@ pub(crate) async fn warm(app: &Arc<App>) {
 }
 
 /// What an earlier process was asked.
-async fn again(app: &Arc<App>, asked: &Asked) {
+async fn again(app: &Arc<App>, asked: &HotRead) {
     let Some(org) = app.keys.org(&asked.org_id) else { return };
     let caller = Caller::of_the_service(&org, asked.pii);
     let params = || Params::new(Vec::new(), Some(&asked.question));

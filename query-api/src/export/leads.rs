@@ -62,7 +62,7 @@ const COLUMNS: [&str; 26] = [
 const FREE: [&str; 5] = ["name", "group_id", "status_label", "agent_name", "industry"];
 
 pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
-    let caller = asked.caller(&[Scope::Export, Scope::Leads]).await?;
+    let caller = asked.caller([Scope::Export, Scope::Leads]).await?;
     let mut params = asked.params();
     let app = asked.app;
     let left = app.limits.admit(&caller, COST)?;

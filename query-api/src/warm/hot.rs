@@ -7,10 +7,12 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
-use crate::{cache::Asked, state::App};
+use crate::{cache::HotRead, state::App};
 
 /// Reads that are kept, and those that a new process answers beforehand.
 const MOST: usize = 500;
+/// Rows of all instances together: what was asked longest ago goes first.
+const KEPT: i64 = 2000;
 const EVERY: Duration = Duration::from_secs(30);
 /// The last time, when the service is asked to end.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -37,7 +39,7 @@ pub(crate) async fn keep(app: Arc<App>, stop: CancellationToken) {
     }
 }
 
-async fn save(pool: &PgPool, asked: Vec<Asked>) -> Result<(), sqlx::Error> {
+async fn save(pool: &PgPool, asked: Vec<HotRead>) -> Result<(), sqlx::Error> {
     // In one order, so that two instances that save at the same time never wait for each other in a circle;
     // of two versions of an answer, one.
     let reads: BTreeMap<_, f64> = asked
@@ -58,14 +60,19 @@ async fn save(pool: &PgPool, asked: Vec<Asked>) -> Result<(), sqlx::Error> {
     .bind(reads.values().copied().collect::<Vec<_>>())
     .execute(pool)
     .await?;
-    sqlx::query("delete from hot_read where asked_at < now() - interval '1 day'")
-        .execute(pool)
-        .await?;
+    // Of what many instances keep through a day, a new one looks at the hottest only.
+    sqlx::query(
+        "delete from hot_read where asked_at < now() - interval '1 day' or ctid in (
+             select ctid from hot_read order by asked_at desc, per_second desc offset $1)",
+    )
+    .bind(KEPT)
+    .execute(pool)
+    .await?;
     Ok(())
 }
 
 /// The hottest first.
-pub(super) async fn remembered(pool: &PgPool) -> Result<Vec<Asked>, sqlx::Error> {
+pub(super) async fn remembered(pool: &PgPool) -> Result<Vec<HotRead>, sqlx::Error> {
     sqlx::query_as(
         "select org_id, family, question, pii, per_second from hot_read
          order by per_second desc limit $1",

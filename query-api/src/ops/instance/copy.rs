@@ -17,7 +17,12 @@ use projector::ops::{
     transfer::{self, Export, Part},
 };
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, sync::OwnedSemaphorePermit, task::spawn_blocking, time::timeout};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{OwnedSemaphorePermit, mpsc},
+    task::spawn_blocking,
+    time::timeout,
+};
 
 use super::{super::report::told, Command, begin, turn};
 use crate::{asked::Asked, problem::Problem, state::App};
@@ -26,6 +31,8 @@ use crate::{asked::Asked, problem::Problem, state::App};
 const MOST: u64 = 1 << 30;
 /// A client that sends nothing for so long has gone away.
 const SILENCE: Duration = Duration::from_secs(30);
+/// And who has not sent all after this does not keep the turn of long work from others.
+const WHOLE: Duration = Duration::from_secs(30 * 60);
 
 pub(crate) async fn export(asked: Asked) -> Result<Response, Problem> {
     let mut command = Command::of(asked).await?;
@@ -37,7 +44,11 @@ pub(crate) async fn export(asked: Asked) -> Result<Response, Problem> {
     let export = Export::open(&app.ops, &part, None).await.map_err(told)?;
     // It changes nothing, but what leaves the house is written down.
     audited(&app.ops.pool, &act, async { Ok(json!({ "begun": true })) }).await.map_err(told)?;
-    let body = Body::from_stream(stream::try_unfold((export, turn), piece));
+    let (sender, pieces) = mpsc::channel(1);
+    tokio::spawn(send(export, sender, turn));
+    let body = Body::from_stream(stream::unfold(pieces, async |mut pieces| {
+        pieces.recv().await.map(|piece| (piece, pieces))
+    }));
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
         (header::CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
@@ -45,14 +56,29 @@ pub(crate) async fn export(asked: Asked) -> Result<Response, Problem> {
     Ok((headers, body).into_response())
 }
 
-type Open = (Export, OwnedSemaphorePermit);
+type Piece = anyhow::Result<Bytes>;
 
-/// The status is sent: a file without its end is the only way left to say that something failed.
-async fn piece((mut export, turn): Open) -> anyhow::Result<Option<(Bytes, Open)>> {
-    let lines = export.next().await.inspect_err(|error| {
-        tracing::warn!(error = format!("{error:#}"), "an export ends early");
-    })?;
-    Ok(lines.map(|lines| (Bytes::from(lines), (export, turn))))
+/// Not driven by the client: one that takes nothing for a while must not keep the turn. The status is sent;
+/// a file without its end is the only way left to say that something failed.
+async fn send(mut export: Export, pieces: mpsc::Sender<Piece>, _turn: OwnedSemaphorePermit) {
+    loop {
+        let piece = match export.next().await {
+            Ok(None) => return,
+            Ok(Some(lines)) => Ok(Bytes::from(lines)),
+            Err(error) => {
+                tracing::warn!(error = format!("{error:#}"), "an export ends early");
+                Err(error)
+            }
+        };
+        let failed = piece.is_err();
+        let taken = timeout(SILENCE, pieces.send(piece)).await;
+        if !matches!(taken, Ok(Ok(()))) {
+            tracing::warn!("an export ends early: its client takes nothing");
+        }
+        if failed || !matches!(taken, Ok(Ok(()))) {
+            return;
+        }
+    }
 }
 
 /// A request with a body, as it comes in.
@@ -77,7 +103,7 @@ pub(crate) async fn import(Sent { asked, body }: Sent) -> Result<Response, Probl
     let act = command.act("import", json!({}), Some(reason));
     let app = command.finish()?;
     let turn = turn(&app)?;
-    let file = save(body).await?;
+    let file = timeout(WHOLE, save(body)).await.map_err(|_| Problem::Unavailable)??;
     let again = file.try_clone().map_err(|error| no_room(&error))?;
     let checked = spawn_blocking(move || transfer::check(again)).await;
     let (head, messages) = checked.map_err(|_| Problem::Internal)?.map_err(told)?;
