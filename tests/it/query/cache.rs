@@ -306,3 +306,21 @@ async fn what_was_asked_most_is_answered_before_the_next_process_is_ready() {
         assert!(status(&answer).starts_with("memory; hit"), "{path}: {answer:?}");
     }
 }
+
+/// What a new process knows gets old all at once: whoever asks then is not kept waiting for all of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_the_first_seconds_an_old_answer_serves_for_longer_while_it_is_made_anew() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    let path = "/v1/kpis/summary?window=7d";
+    let made = reads.get(path).await.header("leadpulse-as-of").unwrap().to_owned();
+    // Nobody asks for longer than an answer serves later on: to look would renew it.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let old = reads.get(path).await;
+    assert!(status(&old).contains("stale-while-revalidate"), "{old:?}");
+    assert_eq!(old.header("leadpulse-as-of"), Some(made.as_str()), "it does not hide its age");
+    wait_until("it is made anew", PATIENCE, async || {
+        reads.get(path).await.header("leadpulse-as-of") != Some(made.as_str())
+    })
+    .await;
+}
