@@ -10,6 +10,7 @@ macro_rules! crash_point {
 }
 
 pub mod agents;
+mod aside;
 pub mod cli;
 pub mod event;
 pub mod fold;

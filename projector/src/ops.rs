@@ -45,7 +45,7 @@ pub struct Usage(pub String);
 
 impl Tools {
     /// Connects in the background: `status` has to work when a server is away.
-    pub async fn connect(config: Config) -> Result<Self> {
+    pub async fn connect(config: Arc<Config>) -> Result<Self> {
         let pool = store::pool(&config.postgres).context("the Postgres URL can't be used")?;
         let client = async_nats::ConnectOptions::new()
             .name("leadpulse operator")
@@ -56,8 +56,8 @@ impl Tools {
         Ok(Self::new(config, pool, jetstream::new(client)))
     }
 
-    pub fn new(config: Config, pool: PgPool, jetstream: jetstream::Context) -> Self {
-        Self { mapping: Arc::new(Mapping::of(&config)), config: Arc::new(config), pool, jetstream }
+    pub fn new(config: Arc<Config>, pool: PgPool, jetstream: jetstream::Context) -> Self {
+        Self { mapping: Arc::new(Mapping::of(&config)), config, pool, jetstream }
     }
 
     /// The same with connections of their own, which long work keeps as long as it likes.

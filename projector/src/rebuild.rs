@@ -25,6 +25,7 @@ use sqlx::PgPool;
 use tokio::time::{sleep, timeout};
 
 use crate::{
+    aside::aside,
     mapping::Mapping,
     ops::Tools,
     reader::{self, Seen},
@@ -80,6 +81,16 @@ impl Rebuilder {
 
     /// Builds the shadow tables, or goes on where a former process stopped, until they are ready to swap.
     pub async fn start(&self, who: &str, accept_loss: bool) -> Result<Rebuild> {
+        let (config, report) = (Arc::clone(&self.config), Arc::clone(&self.report));
+        let who = who.to_owned();
+        aside(&self.config, move || async move {
+            let tool = Self::open(Tools::connect(config).await?, report).await?;
+            tool.make_ready(&who, accept_loss).await
+        })
+        .await
+    }
+
+    async fn make_ready(&self, who: &str, accept_loss: bool) -> Result<Rebuild> {
         let mut rebuild = match ledger::active(&self.live).await? {
             Some(active) => {
                 self.check_same(&active).await?;

@@ -60,10 +60,16 @@ pub fn pool(config: &Postgres) -> Result<PgPool, sqlx::Error> {
 }
 
 /// A pool that finds its tables in another schema first: what is written for the live tables builds
-/// the shadow ones, too. Its statements may take their time, as the making of an index does.
+/// the shadow ones, too. Its statements may take their time, as the making of an index does, but take no
+/// helpers: those would run on the cores on which Postgres answers dashboards.
 pub fn pool_in(config: &Postgres, schema: &str) -> Result<PgPool, sqlx::Error> {
-    let path = format!("{schema},public");
-    connect(config, &[("search_path", &path), ("statement_timeout", "0")])
+    let settings = [
+        ("search_path", &*format!("{schema},public")),
+        ("statement_timeout", "0"),
+        ("max_parallel_workers_per_gather", "0"),
+        ("max_parallel_maintenance_workers", "0"),
+    ];
+    connect(config, &settings)
 }
 
 fn connect(config: &Postgres, settings: &[(&str, &str)]) -> Result<PgPool, sqlx::Error> {

@@ -13,13 +13,15 @@ mod letters;
 mod report;
 mod users;
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use async_nats::jetstream::stream::Stream;
+use leadpulse_service::config::Config;
 use sqlx::{PgConnection, PgPool};
 
 use crate::{
+    aside::aside,
     lane::BUCKETS,
     ops::Tools,
     reader::{self, Seen, range::Select},
@@ -50,7 +52,16 @@ struct Ground<'a> {
 }
 
 /// Compares, and says what differs. Nothing is changed.
-pub async fn verify(tools: &Tools, scope: &Scope, report: Report) -> Result<Verdict> {
+pub async fn verify(config: Arc<Config>, scope: Scope, report: Report) -> Result<Verdict> {
+    let own = Arc::clone(&config);
+    aside(&config, move || async move {
+        let tools = Tools::connect(own).await?;
+        compare(&tools, &scope, report).await
+    })
+    .await
+}
+
+async fn compare(tools: &Tools, scope: &Scope, report: Report) -> Result<Verdict> {
     tools.check_schema().await?;
     let (stream, seen) = tools.stream().await?;
     let mut snapshot = open_snapshot(&tools.pool).await?;

@@ -60,7 +60,7 @@ pub async fn run(config: Config) -> Result<()> {
     let operators = projector::store::pool(&operators).context("the Postgres URL can't be used")?;
     let app = Arc::new(App {
         hub: Hub::default(),
-        ops: Tools::new(config.clone(), operators, head.jetstream()),
+        ops: Tools::new(Arc::new(config.clone()), operators, head.jetstream()),
         repairs: Arc::new(Semaphore::new(REPAIRS)),
         long_work: Arc::new(Semaphore::new(1)),
         head,

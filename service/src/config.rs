@@ -77,6 +77,9 @@ pub struct Projector {
     /// What `rebuild` and `verify` may hold of the leads that they fold in memory; with less they read the
     /// stream more often. Mebibytes. Default: 512.
     pub rebuild_memory_mib: u32,
+    /// How far `rebuild start` and `verify` step back when others want the CPU, as a `nice` value; 0 lets
+    /// them compete. Default: 10.
+    pub long_work_nice: u32,
 }
 
 #[derive(Debug, Clone)]
@@ -210,8 +213,9 @@ fn read_projector(section: Section<'_, '_>) -> Projector {
     let lease_ttl = Duration::from_millis(section.number("lease_ttl_ms", None, 5000, 500..=60_000));
     let rebuild_memory_mib =
         bounded(section.number("rebuild_memory_mib", None, 512, 1..=1_048_576));
+    let long_work_nice = bounded(section.number("long_work_nice", None, 10, 0..=19));
     section.finish();
-    Projector { listen, lanes, parked_leads_limit, lease_ttl, rebuild_memory_mib }
+    Projector { listen, lanes, parked_leads_limit, lease_ttl, rebuild_memory_mib, long_work_nice }
 }
 
 fn read_query_api(section: Section<'_, '_>) -> QueryApi {

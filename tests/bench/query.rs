@@ -2,9 +2,9 @@
 //! leads; and what happens when many come at once.
 
 mod bare;
-mod load;
+pub(crate) mod load;
 mod questions;
-mod stage;
+pub(crate) mod stage;
 
 use std::{
     path::PathBuf,

@@ -1,4 +1,7 @@
-//! A rebuild beside its two limits: reading the stream, and writing the finished rows with their indexes.
+//! A rebuild beside its two limits: reading the stream, and writing the finished rows with their indexes;
+//! and what dashboards notice of it.
+
+mod reads;
 
 use std::{
     collections::HashMap,
@@ -18,12 +21,15 @@ use projector::{
 };
 use serde_json::Value;
 use sqlx::{Executor, PgPool};
+use tests::harness::wait_until;
 
 use crate::{
     projector::{mapping, read_only},
+    query::load::Figures,
     report::{PEAK, memory_mib, milliseconds, per_second, percentile, rate, table},
     stage::{ORG, Spread, Stage, delays, event, publish, visible},
 };
+use reads::Dashboards;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -39,9 +45,17 @@ pub(crate) struct Options {
     /// Events a second that are published and projected meanwhile
     #[arg(long, default_value_t = 200)]
     live: u64,
+    /// Reads a second that nobody has asked for before
+    #[arg(long, default_value_t = 60.0)]
+    reads: f64,
+    /// Seconds of reads before the rebuild
+    #[arg(long, default_value_t = 15)]
+    idle_seconds: u64,
 }
 
 const DATABASE: &str = "bench_rebuild";
+/// The finished tables, which each rebuild finds as its live ones.
+const FILLED: &str = "bench_copy";
 
 pub(crate) async fn run(options: &Options) {
     let stage = Stage::start();
@@ -54,10 +68,10 @@ pub(crate) async fn run(options: &Options) {
     eprintln!("(b) COPY and indexes");
     let written = copy_only(&stage, options).await;
     let limit = 1.0 / (1.0 / read + written.as_secs_f64() / options.events as f64);
-    let mut rows = Vec::new();
+    let (mut rows, mut readers) = (Vec::new(), Vec::new());
     for memory in &options.memory_mib {
         eprintln!("(c) rebuild within {memory} MiB");
-        let run = rebuild(&stage, options, *memory).await;
+        let mut run = rebuild(&stage, options, *memory).await;
         let done = rate(options.events as usize, run.took);
         rows.push(vec![
             format!("{memory} MiB"),
@@ -71,6 +85,15 @@ pub(crate) async fn run(options: &Options) {
             format!("{:.0} MiB", run.resident_mib),
             format!("{:.1} ms, try {}", run.lock_ms, run.tries),
             format!("{} / {}", milliseconds(run.lag_p50), milliseconds(run.lag_p99)),
+        ]);
+        let share = run.beside.at(0.99) / run.idle.at(0.99);
+        readers.push(vec![
+            format!("{memory} MiB"),
+            run.idle.spread(),
+            run.beside.spread(),
+            format!("{share:.2}"),
+            format!("{:.1} ms of {}", run.swapping.at(1.0), run.swapping.times.len()),
+            format!("{} and {}", run.idle.times.len(), run.beside.times.len()),
         ]);
     }
     println!("\n{} k events over {} k leads", options.events / 1000, options.leads / 1000);
@@ -90,11 +113,26 @@ pub(crate) async fn run(options: &Options) {
         ],
         &rows,
     );
+    println!(
+        "\n{} reads a second that Postgres answers, beside {} events a second",
+        options.reads, options.live
+    );
+    table(
+        &[
+            "memory",
+            "idle p50 / p99",
+            "beside the rebuild p50 / p99",
+            "p99's share",
+            "slowest beside the swap",
+            "reads",
+        ],
+        &readers,
+    );
 }
 
 /// (b): the finished rows into a table without indexes, and then its indexes.
 async fn copy_only(stage: &Stage, options: &Options) -> Duration {
-    let pool = stage.new_database("bench_copy").await;
+    let pool = stage.new_database(FILLED).await;
     let leads = folded(options);
     let indexes: Vec<(String, String)> = sqlx::query_as(
         "select indexrelid::regclass::text, pg_get_indexdef(indexrelid) from pg_index
@@ -120,7 +158,14 @@ async fn copy_only(stage: &Stage, options: &Options) -> Duration {
     for (_, definition) in &indexes {
         connection.execute(sqlx::AssertSqlSafe(definition.clone())).await.unwrap();
     }
-    started.elapsed()
+    let took = started.elapsed();
+    let key = "alter table lead_fact add primary key using index lead_fact_pkey";
+    connection.execute(key).await.unwrap();
+    connection.execute("vacuum (analyze) lead_fact").await.unwrap();
+    drop(connection);
+    // Nobody may be connected to what is copied.
+    pool.close().await;
+    took
 }
 
 /// The leads of the stream, folded in memory, in no order.
@@ -147,11 +192,14 @@ struct Run {
     tries: u64,
     lag_p50: Duration,
     lag_p99: Duration,
+    idle: Figures,
+    beside: Figures,
+    swapping: Figures,
 }
 
 /// (c): the release binary, beside a live projector that has work.
 async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
-    let pool = stage.new_database(DATABASE).await;
+    let pool = stage.copy_database(DATABASE, FILLED).await;
     let stream = reader::find(&stage.jetstream().await).await.unwrap();
     let seen = reader::look(&stream).await.unwrap();
     // As if the live projection had everything: it is the rebuild that is measured.
@@ -165,8 +213,22 @@ async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
     .execute(&pool)
     .await
     .unwrap();
+    sqlx::query(
+        "insert into agent_dirty (org_id, agent_id, seq)
+         select distinct org_id, assigned_user_id, 9223372036854775807 from lead_fact
+         where assigned_user_id is not null",
+    )
+    .execute(&pool)
+    .await
+    .unwrap();
     let _projector = stage.projector(DATABASE, 2);
     crate::stage::applied(&pool, i64::try_from(seen.last).unwrap()).await;
+    wait_until("AgentMetrics are computed", Duration::from_secs(300), async || {
+        let marked = "select exists (select from agent_dirty)";
+        !sqlx::query_scalar::<_, bool>(marked).fetch_one(&pool).await.unwrap()
+    })
+    .await;
+    let dashboards = Arc::new(Dashboards::start(stage, DATABASE, options.reads).await);
     let stop = Arc::new(AtomicBool::new(false));
     let live = tokio::spawn(traffic(
         stage.jetstream().await,
@@ -174,10 +236,21 @@ async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
         options.live,
         Arc::clone(&stop),
     ));
+    // The first reads of a process and of its connections are not what is compared.
+    dashboards.read(Duration::from_secs(2)).await;
+    let idle = dashboards.read(Duration::from_secs(options.idle_seconds)).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let reading = dashboards.read_until(&done);
     let started = Instant::now();
     let (built, resident_mib) = operator(stage, memory, "start").await;
     let took = started.elapsed();
+    done.store(true, Ordering::Relaxed);
+    let beside = reading.await.unwrap();
+    done.store(false, Ordering::Relaxed);
+    let reading = dashboards.read_until(&done);
     let (swapped, _) = operator(stage, memory, "swap").await;
+    done.store(true, Ordering::Relaxed);
+    let swapping = reading.await.unwrap();
     stop.store(true, Ordering::Relaxed);
     let mut delays = live.await.unwrap();
     Run {
@@ -189,6 +262,9 @@ async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
         tries: swapped["tries"].as_u64().unwrap(),
         lag_p50: percentile(&mut delays, 0.5),
         lag_p99: percentile(&mut delays, 0.99),
+        idle,
+        beside,
+        swapping,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The operators' commands: arguments, plans and questions around the functions of `ops`.
 
-use std::{process::ExitCode, time::Duration};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
@@ -65,7 +65,7 @@ pub(super) struct Operator {
 
 impl Operator {
     pub(super) async fn open(config: Config, terminal: Terminal, who: String) -> Result<Self> {
-        Ok(Self { tools: Tools::connect(config).await?, terminal, who })
+        Ok(Self { tools: Tools::connect(Arc::new(config)).await?, terminal, who })
     }
 
     /// What is about to be done, for the audit.

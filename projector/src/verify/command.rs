@@ -1,5 +1,7 @@
 //! `projector verify` on the command line.
 
+use std::sync::Arc;
+
 use anyhow::Result;
 use clap::Args;
 
@@ -27,7 +29,7 @@ pub struct Command {
 /// Is everything equal?
 pub(crate) async fn run(tools: &Tools, command: Command, terminal: Terminal) -> Result<bool> {
     let scope = Scope { org: command.org, board: command.board, sample: command.sample };
-    let verdict = verify(tools, &scope, progress(terminal)).await?;
+    let verdict = verify(Arc::clone(&tools.config), scope, progress(terminal)).await?;
     terminal.show(&verdict.to_json(), |_| text(&verdict))?;
     Ok(verdict.is_equal())
 }

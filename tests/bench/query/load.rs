@@ -19,10 +19,10 @@ use tokio::{
 use crate::report::percentile;
 
 /// Gives the n-th request of a run, whole.
-pub(super) type Requests = Arc<dyn Fn(u64) -> Arc<[u8]> + Send + Sync>;
+pub(crate) type Requests = Arc<dyn Fn(u64) -> Arc<[u8]> + Send + Sync>;
 
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Load {
+pub(crate) struct Load {
     pub port: u16,
     pub connections: usize,
     pub span: Duration,
@@ -34,7 +34,7 @@ pub(super) struct Load {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     pub rate: f64,
     pub times: Vec<Duration>,
     /// How many answers had which status and came from where.
@@ -42,21 +42,21 @@ pub(super) struct Figures {
 }
 
 impl Figures {
-    pub(super) fn at(&mut self, share: f64) -> f64 {
+    pub(crate) fn at(&mut self, share: f64) -> f64 {
         percentile(&mut self.times, share).as_secs_f64() * 1e3
     }
 
     /// `p50 / p99 ms`.
-    pub(super) fn spread(&mut self) -> String {
+    pub(crate) fn spread(&mut self) -> String {
         format!("{:.1} / {:.1} ms", self.at(0.5), self.at(0.99))
     }
 
-    pub(super) fn from(&self, status: u16, origin: &str) -> usize {
+    pub(crate) fn from(&self, status: u16, origin: &str) -> usize {
         self.origins.get(&(status, origin.to_owned())).copied().unwrap_or(0)
     }
 
     /// Answers with 200 a second: under overload the rest is refused.
-    pub(super) fn answered(&self) -> f64 {
+    pub(crate) fn answered(&self) -> f64 {
         let good: usize =
             self.origins.iter().filter(|(origin, _)| origin.0 == 200).map(|(_, n)| n).sum();
         self.rate * good as f64 / self.times.len() as f64
@@ -64,7 +64,7 @@ impl Figures {
 
     /// Nearly every answer must have this status, and come from there: a figure that expires meanwhile ends
     /// the answers of its version.
-    pub(super) fn all(self, status: u16, origin: &str) -> Self {
+    pub(crate) fn all(self, status: u16, origin: &str) -> Self {
         let share = self.from(status, origin) as f64 / self.times.len() as f64;
         assert!(share > 0.999, "{:?}", self.origins);
         self
@@ -72,11 +72,11 @@ impl Figures {
 }
 
 impl Load {
-    pub(super) fn new(port: u16, connections: usize, span: Duration) -> Self {
+    pub(crate) fn new(port: u16, connections: usize, span: Duration) -> Self {
         Self { port, connections, span, most: None, rate: None }
     }
 
-    pub(super) async fn run(self, requests: Requests) -> Figures {
+    pub(crate) async fn run(self, requests: Requests) -> Figures {
         // All connections stand before the clock starts: what is measured is requests.
         let mut clients = Vec::new();
         for _ in 0..self.connections {
@@ -138,21 +138,21 @@ impl Load {
 }
 
 /// One connection.
-pub(super) struct Client {
+pub(crate) struct Client {
     socket: TcpStream,
     buffer: Vec<u8>,
     head: usize,
 }
 
 impl Client {
-    pub(super) async fn connect(port: u16) -> Self {
+    pub(crate) async fn connect(port: u16) -> Self {
         let socket = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
         socket.set_nodelay(true).unwrap();
         Self { socket, buffer: Vec::with_capacity(64 * 1024), head: 0 }
     }
 
     /// The status, and where the answer came from.
-    pub(super) async fn ask(&mut self, request: &[u8]) -> (u16, String) {
+    pub(crate) async fn ask(&mut self, request: &[u8]) -> (u16, String) {
         self.socket.write_all(request).await.unwrap();
         self.buffer.clear();
         let head = loop {
@@ -174,7 +174,7 @@ impl Client {
         (status, origin)
     }
 
-    pub(super) async fn more(&mut self) -> &[u8] {
+    pub(crate) async fn more(&mut self) -> &[u8] {
         let before = self.buffer.len();
         let read = self.socket.read_buf(&mut self.buffer).await.unwrap();
         assert!(read > 0, "the connection was closed");
@@ -182,11 +182,11 @@ impl Client {
     }
 
     /// The body of the last answer.
-    pub(super) fn body(&self) -> &[u8] {
+    pub(crate) fn body(&self) -> &[u8] {
         &self.buffer[self.head..]
     }
 
-    pub(super) fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
         let text = std::str::from_utf8(&self.buffer[..self.head]).unwrap();
         let mut lines = text.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(": ").map(str::to_owned))

@@ -264,7 +264,7 @@ impl Drop for Running {
 }
 
 /// A whole request.
-pub(super) fn request(key: &str, path: &str, more: &str) -> Arc<[u8]> {
+pub(crate) fn request(key: &str, path: &str, more: &str) -> Arc<[u8]> {
     format!("GET {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n{more}\r\n")
         .into_bytes()
         .into()

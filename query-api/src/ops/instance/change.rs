@@ -132,7 +132,7 @@ pub(crate) async fn verify(asked: Asked) -> Result<Response, Problem> {
     let app = command.finish()?;
     let turn = turn(&app)?;
     begin(&app, act, turn, |tools| async move {
-        let verdict = Box::pin(verifies::verify(&tools, &scope, Arc::new(|_, _, _| {}))).await?;
+        let verdict = verifies::verify(tools.config, scope, Arc::new(|_, _, _| {})).await?;
         Ok(verdict.to_json())
     })
     .await
