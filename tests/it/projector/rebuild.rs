@@ -8,7 +8,7 @@ use std::process::Output;
 
 use serde_json::Value;
 use sqlx::Row;
-use tests::harness::{Projection, long_run};
+use tests::harness::{PATIENCE, Projection, long_run, wait_until};
 
 use super::{history, setup};
 
@@ -151,6 +151,11 @@ async fn each_change_leaves_an_audit_row_with_its_reason_and_its_result() {
 async fn who_only_asks_neither_migrates_nor_says_what_the_tables_were_made_with() {
     let mut projection = Projection::start(setup(&[])).await;
     projection.settle().await;
+    // An empty stream is settled as soon as there are positions; the mapping is said after them.
+    wait_until("the tables' mapping is said", PATIENCE, async || {
+        number(&projection, "select count(*) from projection_mapping").await == 1
+    })
+    .await;
     projection.projector.kill9();
     let pool = &projection.ground.database.pool;
     sqlx::raw_sql("delete from projection_mapping").execute(pool).await.unwrap();
