@@ -109,6 +109,10 @@ async fn up_gives_services_that_are_ready_and_a_key_that_opens_and_down_ends_eve
     let status = Command::new("sh").args(["-c", line]).output().unwrap();
     assert!(said(&status).contains("all is well"), "{line}: {}", said(&status));
 
+    assert!(said(&status).contains("nats      well, says its monitoring page"), "{line}");
+    let log = fs::read_to_string(up.local().join("log/ingest.log")).unwrap();
+    assert!(log.contains("synced every 5 s"), "the durability line knows the disk: {log}");
+
     let second = up.xtask(&["up"]);
     assert!(!second.status.success());
     assert!(said(&second).contains("runs in this folder; stop it with `cargo xtask down`"));

@@ -28,7 +28,9 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use xtask::servers::{Binaries, Choice, Nats, NatsOptions, Redis, RedisOptions, Scratch, Server};
+use xtask::servers::{
+    Binaries, Choice, Nats, NatsOptions, Redis, RedisOptions, Scratch, Server, free_port,
+};
 
 use crate::rules::Rules;
 
@@ -54,13 +56,21 @@ pub struct Setup {
     pub redis: bool,
     /// A Postgres that the test may kill.
     pub own_postgres: bool,
+    /// The services know nats-server's monitoring pages.
+    pub nats_monitor: bool,
     /// More variables for all services.
     pub environment: Vec<(String, String)>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
-        Self { rules: Rules::default(), redis: true, own_postgres: false, environment: Vec::new() }
+        Self {
+            rules: Rules::default(),
+            redis: true,
+            own_postgres: false,
+            nats_monitor: false,
+            environment: Vec::new(),
+        }
     }
 }
 
@@ -82,7 +92,9 @@ impl Ground {
         })?;
         let scratch = Scratch::new("test")?;
         let database = Database::create(&servers, scratch.path(), setup.own_postgres).await?;
-        let nats = Nats::start(&servers, &scratch.path().join("nats"), &NatsOptions::default())?;
+        let monitor = setup.nats_monitor.then(free_port).transpose()?;
+        let options = NatsOptions { monitor, ..NatsOptions::default() };
+        let nats = Nats::start(&servers, &scratch.path().join("nats"), &options)?;
         let folder = scratch.path().join("redis");
         let redis = setup
             .redis
@@ -101,6 +113,11 @@ impl Ground {
             Some(redis) => environment.push(("REDIS_URL".to_owned(), redis.url().to_owned())),
             None => environment.push(("REDIS_ENABLED".to_owned(), "false".to_owned())),
         }
+        environment.extend(
+            monitor.map(|port| {
+                ("LEADPULSE_NATS_MONITOR".to_owned(), format!("http://127.0.0.1:{port}"))
+            }),
+        );
         environment.extend(setup.environment);
         Ok(Self { redis, nats, database, rules: setup.rules, environment, scratch })
     }

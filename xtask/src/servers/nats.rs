@@ -19,11 +19,13 @@ use super::{
 pub struct NatsOptions {
     pub conf: PathBuf,
     pub port: Option<u16>,
+    /// Where its monitoring pages are; nowhere, if nothing is said.
+    pub monitor: Option<u16>,
 }
 
 impl Default for NatsOptions {
     fn default() -> Self {
-        Self { conf: crate::root().join("nats/server/dev.conf"), port: None }
+        Self { conf: crate::root().join("nats/server/dev.conf"), port: None, monitor: None }
     }
 }
 
@@ -35,7 +37,7 @@ impl Nats {
     pub fn start(binaries: &Binaries, dir: &Path, options: &NatsOptions) -> Result<Server> {
         fs::create_dir_all(dir).with_context(|| format!("can't make {}", dir.display()))?;
         let (program, folder) = (binaries.nats.program.clone(), dir.to_owned());
-        let conf = options.conf.clone();
+        let (conf, monitor) = (options.conf.clone(), options.monitor);
         let port = options.port.map_or_else(port::free, Ok)?;
         let launch = Launch {
             kind: Kind::Nats,
@@ -46,6 +48,8 @@ impl Nats {
             command: Box::new(move || {
                 let mut command = Command::new(&program);
                 command.arg("-c").arg(&conf).args(["-a", "127.0.0.1", "-p", &port.to_string()]);
+                // On the same address as its clients' port.
+                command.args(monitor.map(|port| format!("--http_port={port}")));
                 command.arg("-sd").arg(&folder).current_dir(&folder);
                 // Go collects garbage each time the heap has doubled, which is three times a second under
                 // load, and each time webhooks wait for some 15 ms (docs/benchmarks.md).

@@ -82,6 +82,7 @@ impl Running<'_> {
             "query_api_url": services.url("query-api"),
             "database_url": url(&stack.postgres),
             "nats_url": url(&stack.nats),
+            "nats_monitor_url": stack.nats_monitor_url(),
             "redis_url": url(&stack.redis),
             "org": plan.org,
             "api_key": key,

@@ -54,6 +54,7 @@ impl Services {
             ("LEADPULSE_CONFIG".into(), plan.file.display().to_string()),
             ("DATABASE_URL".into(), url(&stack.postgres)),
             ("NATS_URL".into(), url(&stack.nats)),
+            ("LEADPULSE_NATS_MONITOR".into(), stack.nats_monitor_url()),
             ("REDIS_ENABLED".into(), stack.redis.is_some().to_string()),
             ("LEADPULSE_LOG_FORMAT".into(), "text".into()),
             ("NO_COLOR".into(), "1".into()),
@@ -90,7 +91,7 @@ impl Services {
 
     /// How one types a service's program in a shell, with the servers that the services have.
     pub(super) fn by_hand(&self, service: &str, words: &str) -> String {
-        let needed = ["LEADPULSE_CONFIG", "DATABASE_URL", "NATS_URL"];
+        let needed = ["LEADPULSE_CONFIG", "DATABASE_URL", "NATS_URL", "LEADPULSE_NATS_MONITOR"];
         let set = self.environment.iter().filter(|(name, _)| needed.contains(&name.as_str()));
         let set: String = set.map(|(name, value)| format!("{name}='{value}' ")).collect();
         let program = self.programs.get(service).map(|program| program.display().to_string());

@@ -9,18 +9,22 @@ use crate::{
     say,
     servers::{
         Binaries, Nats, NatsOptions, Postgres, PostgresOptions, Process, Redis, RedisOptions,
-        Server, how, port_is_free,
+        Server, free_port, how, port_is_free,
     },
 };
 
 /// Together under the 10 s that a Ctrl-C may take.
 const SERVICES_END_WITHIN: Duration = Duration::from_secs(6);
 const SERVERS_END_WITHIN: Duration = Duration::from_secs(3);
+/// The name under which the port of nats-server's monitoring pages is kept.
+const MONITOR: &str = "nats-monitor";
 
 #[derive(Default)]
 pub(super) struct Stack {
     pub(super) services: Vec<Process>,
     pub(super) nats: Option<Server>,
+    /// The port of its monitoring pages.
+    pub(super) nats_monitor: u16,
     pub(super) redis: Option<Server>,
     pub(super) postgres: Option<Server>,
 }
@@ -36,8 +40,11 @@ impl Stack {
     pub(super) async fn start_servers(&mut self, binaries: &Binaries, local: &Local) -> Result<()> {
         let (binaries, kept) = (binaries.clone(), local.clone());
         let started = tokio::task::spawn_blocking(move || start(&binaries, &kept)).await??;
-        (self.postgres, self.nats, self.redis) = (Some(started.0), Some(started.1), started.2);
+        let Started { postgres, nats, nats_monitor, redis } = started;
+        (self.postgres, self.nats, self.redis) = (Some(postgres), Some(nats), redis);
+        self.nats_monitor = nats_monitor;
         let mut ports = local.ports();
+        ports.insert(MONITOR.into(), nats_monitor);
         for (name, server) in
             [("postgres", &self.postgres), ("nats", &self.nats), ("redis", &self.redis)]
         {
@@ -46,6 +53,10 @@ impl Stack {
             }
         }
         local.keep_ports(&ports)
+    }
+
+    pub(super) fn nats_monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.nats_monitor)
     }
 
     pub(super) fn pid(&self, service: &str) -> Option<u32> {
@@ -112,7 +123,14 @@ fn end_until(deadline: Instant, processes: Vec<&mut Process>) {
     }
 }
 
-fn start(binaries: &Binaries, local: &Local) -> Result<(Server, Server, Option<Server>)> {
+struct Started {
+    postgres: Server,
+    nats: Server,
+    nats_monitor: u16,
+    redis: Option<Server>,
+}
+
+fn start(binaries: &Binaries, local: &Local) -> Result<Started> {
     let ports = local.ports();
     let port = |name: &str| {
         ports.get(name).copied().filter(|port| port_is_free(([127, 0, 0, 1], *port).into()))
@@ -120,7 +138,9 @@ fn start(binaries: &Binaries, local: &Local) -> Result<(Server, Server, Option<S
     let data = local.data();
     let options = PostgresOptions { port: port("postgres"), ..PostgresOptions::dev() };
     let postgres = Postgres::start(binaries, &data.join("postgres"), &options)?;
-    let options = NatsOptions { port: port("nats"), ..NatsOptions::default() };
+    let nats_monitor = port(MONITOR).map_or_else(free_port, Ok)?;
+    let options =
+        NatsOptions { port: port("nats"), monitor: Some(nats_monitor), ..NatsOptions::default() };
     let nats = Nats::start(binaries, &data.join("nats"), &options)?;
     let redis = match binaries.redis {
         Some(_) => {
@@ -129,5 +149,5 @@ fn start(binaries: &Binaries, local: &Local) -> Result<(Server, Server, Option<S
         }
         None => None,
     };
-    Ok((postgres, nats, redis))
+    Ok(Started { postgres, nats, nats_monitor, redis })
 }
