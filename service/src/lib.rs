@@ -5,6 +5,7 @@ pub mod cli;
 pub mod config;
 pub mod health;
 pub mod http;
+pub mod monitor;
 pub mod shutdown;
 pub mod telemetry;
 pub mod trace;

@@ -1,18 +1,12 @@
 //! The server's monitoring page: the one place that tells how often it syncs to disk.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
+use leadpulse_service::monitor::page;
 use serde::Deserialize;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-    time::timeout,
-};
 
 use super::durability::DiskSync;
 
-const WITHIN: Duration = Duration::from_secs(1);
-const MAX_BYTES: u64 = 1024 * 1024;
 /// What a server does that says nothing of it.
 const DEFAULT_INTERVAL: Duration = Duration::from_secs(120);
 
@@ -35,13 +29,8 @@ struct Settings {
 
 /// Asks `http://HOST:PORT/varz`.
 pub(super) async fn ask(address: &str) -> Result<DiskSync, String> {
-    let page = match timeout(WITHIN, get(address, "/varz")).await {
-        Ok(Ok(page)) => page,
-        Ok(Err(error)) => return Err(format!("{address} can't be asked: {error}")),
-        Err(_) => return Err(format!("{address} does not answer")),
-    };
-    let body = page.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    read(body).ok_or_else(|| format!("{address} is no monitoring page of a NATS server"))
+    let page = page(address, "/varz").await?;
+    read(&page).ok_or_else(|| format!("{address} is no monitoring page of a NATS server"))
 }
 
 fn read(varz: &str) -> Option<DiskSync> {
@@ -52,17 +41,6 @@ fn read(varz: &str) -> Option<DiskSync> {
             DiskSync::Every(sync_interval.map_or(DEFAULT_INTERVAL, Duration::from_nanos))
         }
     })
-}
-
-/// HTTP/1.0, whose answers end with their connection: one page does not need a client library.
-async fn get(address: &str, path: &str) -> io::Result<String> {
-    let host = address.strip_prefix("http://").unwrap_or(address);
-    let mut stream = TcpStream::connect(host).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nhost: {host}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut page = String::new();
-    stream.take(MAX_BYTES).read_to_string(&mut page).await?;
-    Ok(page)
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub struct Status {
     pub projection: Option<ProjectionStatus>,
     pub lag: Option<Lag>,
     pub rates: Option<Rates>,
+    /// What nats-server's monitoring page says; none if `nats.monitor` names none, and for a single org.
+    pub monitor: Option<Monitor>,
     /// What is wrong, worst first; empty if nothing is.
     pub findings: Vec<Finding>,
 }
@@ -36,7 +38,25 @@ pub struct StreamStatus {
     pub last_seq: u64,
     pub messages: u64,
     pub bytes: u64,
+    /// What bounds the stream by its settings. How much room its disk has, it does not know.
+    pub limits: Vec<Limit>,
     pub consumers: Vec<Consumer>,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Limit {
+    /// Such as `bytes of the stream`.
+    pub what: &'static str,
+    pub used: u64,
+    pub most: u64,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct Monitor {
+    /// Unknown if it can't be asked.
+    pub well: Option<bool>,
+    /// What is wrong, or why it can't be asked.
+    pub said: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -45,6 +65,8 @@ pub struct Consumer {
     pub description: Option<String>,
     pub delivered_seq: u64,
     pub pending: u64,
+    /// Nobody asks it for messages any more. NATS removes it by itself.
+    pub abandoned: bool,
 }
 
 #[derive(Debug, Clone, Serialize)]

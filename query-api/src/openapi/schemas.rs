@@ -99,7 +99,9 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     ("Finding", &["what:str cure:str"]),
     (
         "OpsStatus",
-        &["at:at stream:{any}? projection:{any}? lag:{any}? rates:{any}? findings:[#Finding]"],
+        &[
+            "at:at stream:{any}? projection:{any}? lag:{any}? rates:{any}? monitor:{any}? findings:[#Finding]",
+        ],
     ),
     (
         "LetterGroup",

@@ -30,6 +30,8 @@ async fn status_says_that_all_is_well_and_what_to_type_when_it_is_not() {
     let text = operate(&projection, &["status"]);
     assert!(String::from_utf8_lossy(&text.stdout).contains("all is well"));
 
+    assert_eq!(status["stream"]["consumers"][0]["abandoned"], false);
+
     // Dead: the lag is still told, in events and in seconds.
     projection.projector.kill9();
     projection.publish(&history(10, 100, 32)).await;
@@ -42,7 +44,14 @@ async fn status_says_that_all_is_well_and_what_to_type_when_it_is_not() {
     .await;
     assert!(status["lag"]["events"].as_u64().unwrap() > 50);
     assert!(status["lag"]["seconds"].as_f64().unwrap() > 0.0);
-    assert!(cures(&status).contains(&"start `projector`".to_owned()), "{status}");
+    assert!(cures(&status).iter().any(|cure| cure.starts_with("start `projector`")), "{status}");
+    let text = eventually("the dead reader's consumer is told apart", PATIENCE, async || {
+        let output = operate(&projection, &["status"]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        text.contains("1 that nobody reads").then_some(text)
+    })
+    .await;
+    assert!(!text.contains("leadpulse projector"), "{text}");
 
     projection.ground.nats.kill9();
     let status = json(&projection, 1, &["status"]);

@@ -1,6 +1,15 @@
-use tests::harness::{App, PATIENCE, Setup, eventually};
+use std::{fs, process::Command};
 
-use super::history;
+use serde_json::Value;
+use tests::harness::{App, PATIENCE, Projection, Setup, eventually};
+
+use super::{history, operate, setup};
+
+fn findings(projection: &Projection) -> String {
+    let status = operate(projection, &["status", "--json"]);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    status["findings"].to_string()
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_stream_refuses_with_503_forgets_nothing_and_goes_on_when_there_is_room() {
@@ -16,10 +25,58 @@ async fn a_full_stream_refuses_with_503_forgets_nothing_and_goes_on_when_there_i
     let refused = app.ingest.post_event(&events[20]).await.unwrap();
     assert_eq!((refused.status, refused.body.as_str()), (503, ""));
     assert_eq!(app.ground.stream().await.last().unwrap().seq, seq, "nothing is forgotten");
+    let status = app.ground.run("projector", &["status"]);
+    let said = String::from_utf8_lossy(&status.stdout).into_owned();
+    assert!(said.contains("the stream is full") && status.status.code() == Some(1), "{said}");
     jetstream.update_stream(&room).await.unwrap();
     eventually("there is room again", PATIENCE, async || {
         let answer = app.ingest.post_event(&events[20]).await.ok()?;
         (answer.status == 200).then_some(())
     })
     .await;
+}
+
+/// A bound on the size of its files lets its writes fail as a full disk does, and nobody has to be root.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_nats_server_that_can_not_write_is_named_by_status_with_its_monitoring_page() {
+    let mut projection = Projection::start(Setup { nats_monitor: true, ..setup() }).await;
+    projection.publish(&history(5, 40, 92)).await;
+    projection.settle().await;
+    assert_eq!(findings(&projection), "[]");
+    let limit =
+        ["--fsize=1000", "--pid", &projection.ground.nats.pid().to_string()].map(str::to_owned);
+    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+    let jetstream = projection.jetstream().await;
+    jetstream.publish("leadpulse.events.demo.9001.other", "x".repeat(5000).into()).await.unwrap();
+    let said = eventually("status says so", PATIENCE, async || {
+        let said = findings(&projection);
+        (said != "[]").then_some(said)
+    })
+    .await;
+    assert!(said.contains("nats-server can't write") && said.contains("write error"), "{said}");
+    assert!(said.contains("restart nats-server"), "{said}");
+}
+
+/// A file where the folder of its temporary files should be lets Postgres fail as a full disk does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_that_answers_and_can_not_write_is_named_by_status() {
+    let projection = Projection::start(Setup { own_postgres: true, ..setup() }).await;
+    projection.settle().await;
+    assert_eq!(findings(&projection), "[]");
+    let pool = &projection.ground.database.pool;
+    let data: String = sqlx::query_scalar("show data_directory").fetch_one(pool).await.unwrap();
+    let folder = format!("{data}/base/pgsql_tmp");
+    fs::remove_dir_all(&folder).ok();
+    fs::write(&folder, "").unwrap();
+    let said = findings(&projection);
+    assert!(said.contains("Postgres can't write") && said.contains("free space"), "{said}");
+    fs::remove_file(&folder).unwrap();
+    assert_eq!(findings(&projection), "[]");
+
+    sqlx::raw_sql("do $$ begin execute format('alter database %I set default_transaction_read_only = on', current_database()); end $$")
+        .execute(pool)
+        .await
+        .unwrap();
+    let said = findings(&projection);
+    assert!(said.contains("Postgres takes no writes") && !said.contains("nobody"), "{said}");
 }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::{instant, row};
 use crate::{
     cli::terminal::table,
-    ops::status::{ProjectionStatus, Status, StreamStatus},
+    ops::status::{Monitor, ProjectionStatus, Status, StreamStatus},
 };
 
 pub(in crate::cli) fn status(status: &Status) -> String {
@@ -13,6 +13,7 @@ pub(in crate::cli) fn status(status: &Status) -> String {
     if let Some(stream) = &status.stream {
         rows.extend(stream_rows(stream));
     }
+    rows.push(row(["nats", &monitor(status.monitor.as_ref())]));
     if let Some(projection) = &status.projection {
         rows.extend(projection_rows(projection));
     }
@@ -48,7 +49,8 @@ fn stream_rows(stream: &StreamStatus) -> Vec<Vec<String>> {
         stream.bytes >> 20
     );
     let mut rows = vec![row(["stream", &text])];
-    for consumer in &stream.consumers {
+    let abandoned = stream.consumers.iter().filter(|consumer| consumer.abandoned).count();
+    for consumer in stream.consumers.iter().filter(|consumer| !consumer.abandoned) {
         let text = format!(
             "{} ({}) delivered {}, pending {}",
             consumer.name,
@@ -58,7 +60,20 @@ fn stream_rows(stream: &StreamStatus) -> Vec<Vec<String>> {
         );
         rows.push(row(["consumer", &text]));
     }
+    if abandoned > 0 {
+        let text = format!("{abandoned} that nobody reads any more; NATS removes them by itself");
+        rows.push(row(["consumer", &text]));
+    }
     rows
+}
+
+fn monitor(monitor: Option<&Monitor>) -> String {
+    match monitor {
+        None => "not asked how it is (`nats.monitor` is not set): a full disk does not show here"
+            .to_owned(),
+        Some(Monitor { said: None, .. }) => "well, says its monitoring page".to_owned(),
+        Some(Monitor { said: Some(said), .. }) => said.clone(),
+    }
 }
 
 fn projection_rows(projection: &ProjectionStatus) -> Vec<Vec<String>> {

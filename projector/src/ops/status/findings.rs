@@ -2,11 +2,17 @@
 
 use serde::Serialize;
 
-use super::{ProjectionStatus, StreamStatus, look::Look};
+use super::{
+    Limit, Monitor, ProjectionStatus, StreamStatus,
+    look::{FULL, Look, Unasked, Unwritable},
+};
 use crate::{ops::Tools, reader::ReadError};
 
 /// Marks that wait longer than this are not being worked on. Seconds.
 const OLD_MARK: f64 = 10.0;
+/// Room for less than this is none: the largest message. Bytes.
+const LARGEST: u64 = 2 << 20;
+const NOBODY: &str = "start `projector`; if it runs, its log says what keeps it from it";
 /// A lag of fewer events is the life of a batch.
 const BEHIND: u64 = 1000;
 
@@ -24,7 +30,7 @@ fn finding(what: impl Into<String>, cure: impl Into<String>) -> Finding {
 
 /// Worst first.
 pub(super) fn of(look: &Look, tools: &Tools) -> Vec<Finding> {
-    let mut findings = Vec::new();
+    let mut findings: Vec<_> = look.monitor.as_ref().and_then(complaint).into_iter().collect();
     match &look.stream {
         Err(ReadError::NoStream) => findings
             .push(finding("the stream of events is not there", "start `ingest`, which creates it")),
@@ -32,23 +38,24 @@ pub(super) fn of(look: &Look, tools: &Tools) -> Vec<Finding> {
             format!("the stream can't be read: {error}"),
             "start nats-server, or correct NATS_URL",
         )),
-        Ok(_) => {}
+        Ok(stream) => findings.extend(stream.limits.iter().filter_map(fullness)),
     }
     let tables = match &look.tables {
         Ok(tables) => tables,
         Err(unasked) => {
-            let cure = match unasked.not_migrated {
-                true => "projector migrate",
-                false => "start Postgres, or correct DATABASE_URL",
-            };
-            findings.push(finding(format!("Postgres can't be asked: {}", unasked.said), cure));
+            let Unasked { said, cure } = unasked;
+            findings.push(finding(format!("Postgres can't be asked: {said}"), *cure));
             return findings;
         }
     };
     if let Ok(stream) = &look.stream {
         findings.extend(position(stream, tables));
     }
-    findings.extend(owner(tables));
+    // Without writes nobody keeps the lease: to start a projector would be the wrong cure.
+    match &look.unwritable {
+        Some(why) => findings.push(unwritable(why)),
+        None => findings.extend(owner(tables)),
+    }
     if let Ok(stream) = &look.stream {
         let lag = stream.last_seq.saturating_sub(u64::try_from(tables.applied_seq).unwrap_or(0));
         if lag > BEHIND && tables.paused.is_none() && findings.is_empty() {
@@ -60,6 +67,43 @@ pub(super) fn of(look: &Look, tools: &Tools) -> Vec<Finding> {
     }
     findings.extend(backlog(tables, tools));
     findings
+}
+
+fn complaint(monitor: &Monitor) -> Option<Finding> {
+    let said = monitor.said.as_ref()?;
+    Some(match monitor.well {
+        None => finding(
+            format!("nats-server can't be asked how it is: {said}"),
+            "correct `nats.monitor`, or open nats-server's monitoring port",
+        ),
+        Some(_) if said.contains("write error") => finding(
+            format!("nats-server can't write, webhooks are answered 503: {said}"),
+            "free space on its disk and restart nats-server",
+        ),
+        Some(_) => finding(format!("nats-server says: {said}"), "look at nats-server's log"),
+    })
+}
+
+fn fullness(limit: &Limit) -> Option<Finding> {
+    let Limit { what, used, most } = limit;
+    let room = most.saturating_sub(*used);
+    let none = room < if what.starts_with("bytes") { LARGEST } else { 1 };
+    let cure = "raise the limit: webhooks are refused with 503 while there is no room";
+    if none {
+        return Some(finding(format!("the stream is full: {used} of {most} {what}"), cure));
+    }
+    (room < most / 10)
+        .then(|| finding(format!("the stream is nearly full: {used} of {most} {what}"), cure))
+}
+
+fn unwritable(why: &Unwritable) -> Finding {
+    match why {
+        Unwritable::ReadOnly => finding(
+            "Postgres takes no writes: it is a standby, or was made read-only",
+            "let DATABASE_URL name the primary, or find out who made it read-only, and why",
+        ),
+        Unwritable::Fails(said) => finding(format!("Postgres can't write: {said}"), FULL),
+    }
 }
 
 fn position(stream: &StreamStatus, tables: &ProjectionStatus) -> Option<Finding> {
@@ -106,9 +150,9 @@ fn owner(tables: &ProjectionStatus) -> Option<Finding> {
         Some(owner) if owner.alive => None,
         Some(owner) => Some(finding(
             format!("nobody projects: the last lease ended at {}", owner.expires_at),
-            "start `projector`",
+            NOBODY,
         )),
-        None => Some(finding("no projector ever ran here", "start `projector`")),
+        None => Some(finding("no projector ever ran here", NOBODY)),
     }
 }
 

@@ -5,10 +5,13 @@ use std::time::Duration;
 use async_nats::jetstream::stream::Stream;
 use chrono::{DateTime, Utc};
 use futures_util::TryStreamExt as _;
-use sqlx::{PgPool, Row};
+use leadpulse_service::monitor;
+use sqlx::{Executor, PgPool, Row};
 use tokio::time::{Instant, timeout};
 
-use super::{Consumer, Lag, Owner, ProjectionStatus, Rates, Status, StreamStatus, findings};
+use super::{
+    Consumer, Lag, Limit, Monitor, Owner, ProjectionStatus, Rates, Status, StreamStatus, findings,
+};
 use crate::{
     ops::{Tools, checkpoint, pause::Pause},
     reader::{self, ReadError},
@@ -18,10 +21,15 @@ use crate::{
 /// How long either server may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
 const SILENT: &str = "no answer in time";
-/// Postgres' code for it.
+/// Postgres' codes for it.
 const UNDEFINED_TABLE: &str = "42P01";
+const DISK_FULL: &str = "53100";
+/// Postgres' code for having been asked to write more than a setting allows: that is not a full disk.
+const BOUNDED: &str = "53400";
 /// Consumers that are shown at most.
 const CONSUMERS: usize = 100;
+/// A reader asks for more at once, and one that is up to date has a question open.
+const SILENT_READER: Duration = Duration::from_secs(5);
 
 pub(super) struct Look {
     taken: Instant,
@@ -30,19 +38,38 @@ pub(super) struct Look {
     pub(super) tables: Result<ProjectionStatus, Unasked>,
     /// When the first event that is not applied was stored.
     waiting_since: Option<DateTime<Utc>>,
+    /// What nats-server says of itself.
+    pub(super) monitor: Option<Monitor>,
+    /// Why Postgres, which answers, can't write.
+    pub(super) unwritable: Option<Unwritable>,
+}
+
+pub(super) enum Unwritable {
+    /// It is a standby, or somebody has made it so.
+    ReadOnly,
+    Fails(String),
 }
 
 /// Why Postgres did not answer.
 pub(super) struct Unasked {
     pub(super) said: String,
-    /// There is a database, and it lacks a table.
-    pub(super) not_migrated: bool,
+    /// What an operator types or does.
+    pub(super) cure: &'static str,
 }
+
+const AWAY: &str = "start Postgres, or correct DATABASE_URL";
+/// For a Postgres that can't write.
+pub(super) const FULL: &str = "free space on the disk of Postgres; the projector goes on by itself";
 
 impl From<sqlx::Error> for Unasked {
     fn from(error: sqlx::Error) -> Self {
         let code = error.as_database_error().and_then(|error| error.code());
-        Self { not_migrated: code.as_deref() == Some(UNDEFINED_TABLE), said: error.to_string() }
+        let cure = match code.as_deref() {
+            Some(UNDEFINED_TABLE) => "projector migrate",
+            Some(DISK_FULL) => FULL,
+            _ => AWAY,
+        };
+        Self { said: error.to_string(), cure }
     }
 }
 
@@ -51,7 +78,7 @@ impl Look {
         let tables = match timeout(ANSWER, tables(tools, org_id)).await {
             Ok(Ok(tables)) => Ok(tables),
             Ok(Err(error)) => Err(Unasked::from(error)),
-            Err(_) => Err(Unasked { said: SILENT.to_owned(), not_migrated: false }),
+            Err(_) => Err(Unasked { said: SILENT.to_owned(), cure: AWAY }),
         };
         // What servers say is for those who run the instance.
         let withheld = org_id.is_some();
@@ -65,7 +92,15 @@ impl Look {
             Err(ReadError::Nats(_)) if withheld => (Err(ReadError::Nats(SILENT.to_owned())), None),
             Err(error) => (Err(error), None),
         };
-        Self { taken: Instant::now(), at: Utc::now(), stream, tables, waiting_since }
+        let (mut monitor, mut unwritable) = (None, None);
+        if !withheld {
+            monitor = ask_monitor(tools).await;
+            if tables.is_ok() {
+                unwritable = timeout(ANSWER, try_to_write(&tools.pool)).await.unwrap_or_default();
+            }
+        }
+        let (taken, at) = (Instant::now(), Utc::now());
+        Self { taken, at, stream, tables, waiting_since, monitor, unwritable }
     }
 
     #[expect(clippy::cast_precision_loss, reason = "rates are rough; sequences stay below 2^53")]
@@ -91,13 +126,46 @@ impl Look {
                 applied_per_second: per_second(applied?, u64::try_from(then).unwrap_or(0)),
             })
         });
-        Status { at: self.at, stream, projection, lag, rates, findings }
+        Status { at: self.at, stream, projection, lag, rates, monitor: self.monitor, findings }
     }
 }
 
 #[expect(clippy::cast_precision_loss, reason = "milliseconds of a lag stay far below 2^53")]
 fn seconds(span: chrono::TimeDelta) -> f64 {
     (span.num_milliseconds().max(0) as f64) / 1000.0
+}
+
+async fn ask_monitor(tools: &Tools) -> Option<Monitor> {
+    Some(match monitor::complaint(tools.config.nats.monitor.as_deref()?).await {
+        Ok(said) => Monitor { well: Some(said.is_none()), said },
+        Err(reason) => Monitor { well: None, said: Some(reason) },
+    })
+}
+
+/// Postgres answers questions also when its disk is full. What tells is a file of a megabyte that a query
+/// needs for a moment: it is written where the tables are, and leaves no trace in them.
+async fn try_to_write(pool: &PgPool) -> Option<Unwritable> {
+    let trying = async {
+        let mut tx = pool.begin().await?;
+        let read_only: bool =
+            sqlx::query_scalar("select current_setting('transaction_read_only')::boolean")
+                .fetch_one(&mut *tx)
+                .await?;
+        tx.execute("set local work_mem = '64kB'").await?;
+        tx.execute("select count(*) from generate_series(1, 50000)").await?;
+        tx.rollback().await?;
+        Ok::<_, sqlx::Error>(read_only)
+    };
+    match trying.await {
+        Ok(false) => None,
+        Ok(true) => Some(Unwritable::ReadOnly),
+        // Whatever else goes wrong here was said by the questions before.
+        Err(error) => {
+            let told = error.as_database_error()?;
+            (told.code().as_deref() != Some(BOUNDED))
+                .then(|| Unwritable::Fails(told.message().to_owned()))
+        }
+    }
 }
 
 async fn look_at_stream(
@@ -114,6 +182,7 @@ async fn look_at_stream(
         last_seq: seen.last,
         messages: state.messages,
         bytes: state.bytes,
+        limits: limits(tools, &stream).await,
         consumers: timeout(ANSWER, consumers(&stream)).await.unwrap_or_default(),
     };
     let next = u64::try_from(applied).unwrap_or(0) + 1;
@@ -129,11 +198,35 @@ async fn look_at_stream(
     Ok((status, since))
 }
 
+/// Those of the stream, and of its account.
+async fn limits(tools: &Tools, stream: &Stream) -> Vec<Limit> {
+    let (config, state) = (&stream.cached_info().config, &stream.cached_info().state);
+    let account = timeout(ANSWER, tools.jetstream.query_account()).await.ok().and_then(Result::ok);
+    let (stored, storage) =
+        account.map_or((0, None), |account| (account.storage, account.limits.max_storage));
+    [
+        ("bytes of the stream", state.bytes, Some(config.max_bytes)),
+        ("messages of the stream", state.messages, Some(config.max_messages)),
+        ("bytes of the account", stored, storage),
+    ]
+    .into_iter()
+    .filter_map(|(what, used, most)| {
+        let most = u64::try_from(most?).ok().filter(|most| *most > 0)?;
+        Some(Limit { what, used, most })
+    })
+    .collect()
+}
+
 async fn consumers(stream: &Stream) -> Vec<Consumer> {
     let mut found = Vec::new();
     let mut all = stream.consumers();
     while let Ok(Some(info)) = all.try_next().await {
+        let active = info.delivered.last_active.unwrap_or(info.created).max(info.created);
+        let silent = std::time::SystemTime::now()
+            .duration_since(active.into())
+            .is_ok_and(|silent| silent > SILENT_READER);
         found.push(Consumer {
+            abandoned: info.num_waiting == 0 && !info.push_bound && silent,
             name: info.name,
             description: info.config.description,
             delivered_seq: info.delivered.stream_sequence,
