@@ -45,7 +45,7 @@ pub(crate) struct Options {
     /// Events a second that are published and projected meanwhile
     #[arg(long, default_value_t = 200)]
     live: u64,
-    /// Reads a second that nobody has asked for before
+    /// Reads a second that nobody has asked for before, beside one more rebuild; 0 leaves it out
     #[arg(long, default_value_t = 60.0)]
     reads: f64,
     /// Seconds of reads before the rebuild
@@ -68,10 +68,10 @@ pub(crate) async fn run(options: &Options) {
     eprintln!("(b) COPY and indexes");
     let written = copy_only(&stage, options).await;
     let limit = 1.0 / (1.0 / read + written.as_secs_f64() / options.events as f64);
-    let (mut rows, mut readers) = (Vec::new(), Vec::new());
+    let mut rows = Vec::new();
     for memory in &options.memory_mib {
         eprintln!("(c) rebuild within {memory} MiB");
-        let mut run = rebuild(&stage, options, *memory).await;
+        let run = rebuild(&stage, options, *memory, false).await;
         let done = rate(options.events as usize, run.took);
         rows.push(vec![
             format!("{memory} MiB"),
@@ -85,15 +85,6 @@ pub(crate) async fn run(options: &Options) {
             format!("{:.0} MiB", run.resident_mib),
             format!("{:.1} ms, try {}", run.lock_ms, run.tries),
             format!("{} / {}", milliseconds(run.lag_p50), milliseconds(run.lag_p99)),
-        ]);
-        let share = run.beside.at(0.99) / run.idle.at(0.99);
-        readers.push(vec![
-            format!("{memory} MiB"),
-            run.idle.spread(),
-            run.beside.spread(),
-            format!("{share:.2}"),
-            format!("{:.1} ms of {}", run.swapping.at(1.0), run.swapping.times.len()),
-            format!("{} and {}", run.idle.times.len(), run.beside.times.len()),
         ]);
     }
     println!("\n{} k events over {} k leads", options.events / 1000, options.leads / 1000);
@@ -113,20 +104,37 @@ pub(crate) async fn run(options: &Options) {
         ],
         &rows,
     );
+    if let Some(memory) = options.memory_mib.first().filter(|_| options.reads > 0.0) {
+        eprintln!("what readers notice");
+        let run = rebuild(&stage, options, *memory, true).await;
+        print_reads(options, run);
+    }
+}
+
+fn print_reads(options: &Options, run: Run) {
+    let Some(Noticed { mut idle, mut beside, mut swapping }) = run.noticed else { return };
     println!(
-        "\n{} reads a second that Postgres answers, beside {} events a second",
-        options.reads, options.live
+        "\n{} reads a second that Postgres answers, beside {} events a second and a rebuild of {}",
+        options.reads,
+        options.live,
+        per_second(rate(options.events as usize, run.took))
     );
+    let share = beside.at(0.99) / idle.at(0.99);
     table(
         &[
-            "memory",
             "idle p50 / p99",
             "beside the rebuild p50 / p99",
             "p99's share",
             "slowest beside the swap",
             "reads",
         ],
-        &readers,
+        &[vec![
+            idle.spread(),
+            beside.spread(),
+            format!("{share:.2}"),
+            format!("{:.1} ms of {}", swapping.at(1.0), swapping.times.len()),
+            format!("{} and {}", idle.times.len(), beside.times.len()),
+        ]],
     );
 }
 
@@ -192,13 +200,18 @@ struct Run {
     tries: u64,
     lag_p50: Duration,
     lag_p99: Duration,
+    noticed: Option<Noticed>,
+}
+
+/// What readers notice: before, during, and while the tables are swapped.
+struct Noticed {
     idle: Figures,
     beside: Figures,
     swapping: Figures,
 }
 
 /// (c): the release binary, beside a live projector that has work.
-async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
+async fn rebuild(stage: &Stage, options: &Options, memory: u32, read: bool) -> Run {
     let pool = stage.copy_database(DATABASE, FILLED).await;
     let stream = reader::find(&stage.jetstream().await).await.unwrap();
     let seen = reader::look(&stream).await.unwrap();
@@ -228,7 +241,6 @@ async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
         !sqlx::query_scalar::<_, bool>(marked).fetch_one(&pool).await.unwrap()
     })
     .await;
-    let dashboards = Arc::new(Dashboards::start(stage, DATABASE, options.reads).await);
     let stop = Arc::new(AtomicBool::new(false));
     let live = tokio::spawn(traffic(
         stage.jetstream().await,
@@ -236,21 +248,24 @@ async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
         options.live,
         Arc::clone(&stop),
     ));
-    // The first reads of a process and of its connections are not what is compared.
-    dashboards.read(Duration::from_secs(2)).await;
-    let idle = dashboards.read(Duration::from_secs(options.idle_seconds)).await;
-    let done = Arc::new(AtomicBool::new(false));
-    let reading = dashboards.read_until(&done);
+    let dashboards = match read {
+        true => Some(Arc::new(Dashboards::start(stage, DATABASE, options.reads).await)),
+        false => None,
+    };
+    let mut idle = Figures::default();
+    if let Some(dashboards) = &dashboards {
+        // The first reads of a process and of its connections are not what is compared.
+        dashboards.read(Duration::from_secs(2)).await;
+        idle = dashboards.read(Duration::from_secs(options.idle_seconds)).await;
+    }
     let started = Instant::now();
-    let (built, resident_mib) = operator(stage, memory, "start").await;
+    let ((built, resident_mib), beside) =
+        while_read(dashboards.as_ref(), operator(stage, memory, "start")).await;
     let took = started.elapsed();
-    done.store(true, Ordering::Relaxed);
-    let beside = reading.await.unwrap();
-    done.store(false, Ordering::Relaxed);
-    let reading = dashboards.read_until(&done);
-    let (swapped, _) = operator(stage, memory, "swap").await;
-    done.store(true, Ordering::Relaxed);
-    let swapping = reading.await.unwrap();
+    let ((swapped, _), swapping) =
+        while_read(dashboards.as_ref(), operator(stage, memory, "swap")).await;
+    let noticed = beside.zip(swapping);
+    let noticed = noticed.map(|(beside, swapping)| Noticed { idle, beside, swapping });
     stop.store(true, Ordering::Relaxed);
     let mut delays = live.await.unwrap();
     Run {
@@ -262,10 +277,21 @@ async fn rebuild(stage: &Stage, options: &Options, memory: u32) -> Run {
         tries: swapped["tries"].as_u64().unwrap(),
         lag_p50: percentile(&mut delays, 0.5),
         lag_p99: percentile(&mut delays, 0.99),
-        idle,
-        beside,
-        swapping,
+        noticed,
     }
+}
+
+/// Does the work, and tells what was read meanwhile.
+async fn while_read<T>(
+    dashboards: Option<&Arc<Dashboards>>,
+    work: impl Future<Output = T>,
+) -> (T, Option<Figures>) {
+    let Some(dashboards) = dashboards else { return (work.await, None) };
+    let done = Arc::new(AtomicBool::new(false));
+    let reading = dashboards.read_until(&done);
+    let outcome = work.await;
+    done.store(true, Ordering::Relaxed);
+    (outcome, Some(reading.await.unwrap()))
 }
 
 /// What the command says, and the most memory that its process has held.
