@@ -52,8 +52,9 @@ impl Nats {
                 command.args(monitor.map(|port| format!("--http_port={port}")));
                 command.arg("-sd").arg(&folder).current_dir(&folder);
                 // Go collects garbage each time the heap has doubled, which is three times a second under
-                // load, and each time webhooks wait for some 15 ms (docs/benchmarks.md).
-                command.env("GOGC", "800").env("GOMEMLIMIT", "1GiB");
+                // load, and each time webhooks wait for some 15 ms. The limit must stay above what the server
+                // really holds, or it collects without an end (docs/benchmarks.md).
+                command.env("GOGC", "800").env("GOMEMLIMIT", "4GiB");
                 Ok(command)
             }),
             // Its first line says what it can do; JetStream comes after the recovery of the streams.
