@@ -1,12 +1,16 @@
 //! AgentMetrics, exact without polling: recomputed when an event touched the agent, and when the clock
-//! alone takes a lead into one of its windows or out of it (`valid_until`).
+//! alone takes a lead into one of its windows or out of it (`valid_until`). The leads of the agents that
+//! were computed last stay in memory.
 
 pub mod figures;
+pub mod lead;
 mod load;
+mod marks;
+mod memory;
 mod save;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -22,6 +26,10 @@ use crate::{
     store::{AGENTS, WriteError},
 };
 use figures::figures;
+use lead::Totals;
+pub use load::BY_KEY;
+use marks::Changed;
+use memory::Memory;
 
 /// A touched agent is recomputed at once, and then at most once in this time.
 const DEBOUNCE: Duration = Duration::from_millis(250);
@@ -30,20 +38,13 @@ const DEBOUNCE: Duration = Duration::from_millis(250);
 const REST_BEHIND: u32 = 9;
 /// … and never longer than this.
 const LONGEST_REST: Duration = Duration::from_secs(10);
-/// Marks taken by one transaction: all there are, mostly, since one agent has many of them under load.
-const MARKS: i64 = 50_000;
 /// Agents recomputed by one statement.
 const AGENTS_AT_ONCE: usize = 200;
-/// Agents whose instant has come, taken by one transaction: at a full hour it may come for all.
-const EXPIRED: i64 = 2000;
 /// The worker looks at least this often, whatever it was told.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The time of the computation. Tests turn it.
 pub type Clock = Arc<dyn Fn() -> DateTime<Utc> + Send + Sync>;
-
-/// Agents by org.
-type Agents = BTreeMap<String, BTreeSet<i64>>;
 
 pub struct Worker {
     pool: PgPool,
@@ -51,22 +52,25 @@ pub struct Worker {
     orgs: BTreeMap<String, Org>,
     progress: Arc<Progress>,
     clock: Clock,
+    memory: Memory,
 }
 
 impl Worker {
+    /// `memory` is what it may keep of agents' leads, in bytes.
     pub fn new(
         pool: PgPool,
         fence: i64,
         orgs: &[Org],
         progress: Arc<Progress>,
         clock: Clock,
+        memory: usize,
     ) -> Self {
         let orgs = orgs.iter().map(|org| (org.id.clone(), org.clone())).collect();
-        Self { pool, fence, orgs, progress, clock }
+        Self { pool, fence, orgs, progress, clock, memory: Memory::new(memory) }
     }
 
     /// Works until told to stop.
-    pub async fn run(self, stop: CancellationToken) -> Result<(), WriteError> {
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), WriteError> {
         self.adopt_configuration().await?;
         loop {
             let started = Instant::now();
@@ -118,49 +122,58 @@ impl Worker {
     ///
     /// Repeatable read: the marks that go and the facts that are read are of one snapshot, so a fact
     /// that is not seen has a mark that stays. The fenced row comes first and keeps a second worker out.
-    pub async fn step(&self) -> Result<bool, WriteError> {
+    pub async fn step(&mut self) -> Result<bool, WriteError> {
         let started = Instant::now();
         let mut connection = self.pool.acquire().await?;
         let mut tx = connection.begin().await?;
         sqlx::query("set transaction isolation level repeatable read").execute(&mut *tx).await?;
-        self.guard(&mut tx).await?;
+        // What is changed here counts only if the transaction does: until then the worker holds nothing.
+        let mut memory = self.memory.take().of_table(self.guard(&mut tx).await?);
         let now = (self.clock)();
-        let mut agents = take_marks(&mut tx).await?;
-        add_expired(&mut tx, &mut agents, now).await?;
+        let mut agents = marks::take(&mut tx).await?;
+        marks::add_expired(&mut tx, &mut agents, now).await?;
         if agents.is_empty() {
+            self.memory = memory;
             return Ok(false);
         }
         crash_point!("agents-marks");
         let mut count = 0;
-        for (org_id, ids) in &agents {
-            let Some(org) = self.orgs.get(org_id) else { continue };
-            let ids: Vec<i64> = ids.iter().copied().collect();
-            for ids in ids.chunks(AGENTS_AT_ONCE) {
-                recompute(&mut tx, org, ids, now).await?;
-                count += ids.len();
+        let mut touched = Vec::new();
+        for (org_id, changed) in agents {
+            if let Some(org) = self.orgs.get(&org_id) {
+                let changed: Vec<_> = changed.into_iter().collect();
+                for agents in changed.chunks(AGENTS_AT_ONCE) {
+                    compute(&mut tx, org, agents, now, &mut memory).await?;
+                    count += agents.len();
+                }
             }
+            touched.push(org_id);
         }
         crash_point!("agents-commit");
         tx.commit().await?;
         crash_point!("agents-committed");
+        memory.report();
+        self.memory = memory;
         debug!(agents = count, "agents recomputed");
         metrics::histogram!("projector_agents_step_seconds")
             .record(started.elapsed().as_secs_f64());
         metrics::counter!("projector_agents_recomputed_total")
             .increment(u64::try_from(count).unwrap_or(0));
-        self.progress.versions.touch(agents.into_keys());
+        self.progress.versions.touch(touched);
         Ok(true)
     }
 
-    async fn guard(&self, connection: &mut PgConnection) -> Result<(), WriteError> {
-        let held = sqlx::query(
-            "update checkpoint set updated_at = now() where projection = $1 and lane = 0 and fence = $2",
+    /// Holds the fence, and says which table LeadFact is.
+    async fn guard(&self, connection: &mut PgConnection) -> Result<i64, WriteError> {
+        let held: Option<i64> = sqlx::query_scalar(
+            "update checkpoint set updated_at = now() where projection = $1 and lane = 0 and fence = $2
+             returning to_regclass('lead_fact')::oid::bigint",
         )
         .bind(AGENTS)
         .bind(self.fence)
-        .execute(connection)
+        .fetch_optional(connection)
         .await?;
-        if held.rows_affected() == 1 { Ok(()) } else { Err(WriteError::FenceLost) }
+        held.ok_or(WriteError::FenceLost)
     }
 
     async fn until_next_expiry(&self) -> Result<Duration, WriteError> {
@@ -173,64 +186,46 @@ impl Worker {
     }
 }
 
-async fn take_marks(connection: &mut PgConnection) -> Result<Agents, sqlx::Error> {
-    let marks: Vec<(String, i64)> = sqlx::query_as(
-        "delete from agent_dirty where id in (select id from agent_dirty order by id limit $1)
-         returning org_id, agent_id",
-    )
-    .bind(MARKS)
-    .fetch_all(connection)
-    .await?;
-    let mut agents = Agents::new();
-    for (org_id, agent_id) in marks {
-        agents.entry(org_id).or_default().insert(agent_id);
-    }
-    Ok(agents)
-}
-
-/// A window's first instant is the row's last one: at `valid_until` itself the row is wrong.
-async fn add_expired(
-    connection: &mut PgConnection,
-    agents: &mut Agents,
-    now: DateTime<Utc>,
-) -> Result<(), sqlx::Error> {
-    let expired: Vec<(String, i64)> = sqlx::query_as(
-        "select org_id, agent_id from agent_metrics where valid_until <= $1 order by valid_until limit $2",
-    )
-    .bind(now)
-    .bind(EXPIRED)
-    .fetch_all(connection)
-    .await?;
-    for (org_id, agent_id) in expired {
-        agents.entry(org_id).or_default().insert(agent_id);
-    }
-    Ok(())
-}
-
+/// Computes agents of one org from all of their leads, as the transaction sees them.
 pub(crate) async fn recompute(
     connection: &mut PgConnection,
     org: &Org,
     agents: &[i64],
     now: DateTime<Utc>,
 ) -> Result<(), WriteError> {
-    let leads = load::leads_of(connection, org, agents, now).await?;
+    let agents: Vec<_> = agents.iter().map(|agent| (*agent, Changed::default())).collect();
+    compute(connection, org, &agents, now, &mut Memory::new(0)).await
+}
+
+async fn compute(
+    connection: &mut PgConnection,
+    org: &Org,
+    agents: &[(i64, Changed)],
+    now: DateTime<Utc>,
+    memory: &mut Memory,
+) -> Result<(), WriteError> {
+    memory.refresh(connection, &org.id, agents).await?;
     let mut rows = Vec::new();
     let mut gone = Vec::new();
-    for agent in agents {
-        let Some(leads) = leads.get(agent).filter(|leads| leads.totals.leads > 0) else {
+    for (agent, _) in agents {
+        let (leads, industries) = memory.leads(&org.id, *agent);
+        if leads.is_empty() {
             gone.push(*agent);
             continue;
-        };
+        }
+        let totals = Totals::of(leads);
         for days in &org.windows {
-            let figures = figures(leads, *days, org.hot, now.timestamp_micros());
             rows.push(save::Row {
                 agent_id: *agent,
                 days: *days,
-                totals: leads.totals.clone(),
-                figures,
+                totals: totals.clone(),
+                figures: figures(leads, industries, *days, org.hot, now.timestamp_micros()),
             });
         }
+        // A thousand agents are a tenth of a second of this thread.
+        tokio::task::yield_now().await;
     }
     save::replace(connection, &org.id, &rows, &gone, now).await?;
+    memory.shrink();
     Ok(())
 }

@@ -284,6 +284,7 @@ impl Projector {
             &self.config.orgs,
             Arc::clone(&progress),
             Arc::clone(&self.clock),
+            usize::try_from(self.config.projector.agents_memory_mib).unwrap_or(0) << 20,
         );
         let token = halt.clone();
         tasks.spawn(async move { Ok(worker.run(token).await?) });

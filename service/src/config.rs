@@ -77,6 +77,10 @@ pub struct Projector {
     /// What `rebuild` and `verify` may hold of the leads that they fold in memory; with less they read the
     /// stream more often. Mebibytes. Default: 512.
     pub rebuild_memory_mib: u32,
+    /// What may be held of agents' leads between two computations of their figures: 72 bytes a lead, twice where
+    /// its owner is not who won it. An agent that is not held is read whole at its next change. Mebibytes.
+    /// Default: 256.
+    pub agents_memory_mib: u32,
     /// How far `rebuild start` and `verify` step back when others want the CPU, as a `nice` value; 0 lets
     /// them compete. Default: 10.
     pub long_work_nice: u32,
@@ -213,9 +217,18 @@ fn read_projector(section: Section<'_, '_>) -> Projector {
     let lease_ttl = Duration::from_millis(section.number("lease_ttl_ms", None, 5000, 500..=60_000));
     let rebuild_memory_mib =
         bounded(section.number("rebuild_memory_mib", None, 512, 1..=1_048_576));
+    let agents_memory_mib = bounded(section.number("agents_memory_mib", None, 256, 0..=1_048_576));
     let long_work_nice = bounded(section.number("long_work_nice", None, 10, 0..=19));
     section.finish();
-    Projector { listen, lanes, parked_leads_limit, lease_ttl, rebuild_memory_mib, long_work_nice }
+    Projector {
+        listen,
+        lanes,
+        parked_leads_limit,
+        lease_ttl,
+        rebuild_memory_mib,
+        agents_memory_mib,
+        long_work_nice,
+    }
 }
 
 fn read_query_api(section: Section<'_, '_>) -> QueryApi {

@@ -261,12 +261,13 @@ async fn upsert_of_one_agent(stage: &Stage) {
                 .to_owned(),
         )
         .await;
-    let worker = projector::agents::Worker::new(
+    let mut worker = projector::agents::Worker::new(
         stage.pool.clone(),
         1,
         &config.unwrap().orgs,
         Arc::new(projector::lane::Progress::new(&[0])),
         Arc::new(chrono::Utc::now),
+        256 << 20,
     );
     let mut took = Vec::new();
     for agent in 7000..7200 {

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use leadpulse_service::config::{Config, HotRule};
 use projector::{
-    agents::figures::{CohortLead, Figures, Leads, Totals, Win, figures},
+    agents::{
+        figures::{Figures, figures},
+        lead::{Industries, Lead as AgentLead},
+    },
     event::{self, LeadEvent, Lifecycle as FoldedLifecycle, Meaning},
     fold::{LeadRow, LeadState, State as FoldedState},
     mapping::Mapping,
@@ -169,7 +172,8 @@ proptest! {
         let hot = HotRule { window_hours: rules.hot_window_hours, min_deals: rules.hot_min_deals };
         for agent in agents(&leads) {
             let now = NOW + DAY / 24;
-            let found = figures(&leads_of(&leads, agent), days, hot, now);
+            let (of_agent, industries) = leads_of(&leads, agent);
+            let found = figures(&of_agent, &industries, days, hot, now);
             let wanted = AgentMetrics::of(&leads, &rules, agent, days, now);
             assert_same(&found, &wanted);
             // Until then nothing moves.
@@ -184,38 +188,23 @@ proptest! {
 }
 
 /// What the projector would read for this agent: its leads and its wins that are not deleted.
-fn leads_of(leads: &[&Lead], agent: i64) -> Leads {
-    let living = || leads.iter().filter(|lead| lead.lifecycle != Lifecycle::Deleted);
-    let assigned = || living().filter(|lead| lead.assigned_user_id == Some(agent));
-    let won = || living().filter(|lead| lead.closed_by_user_id == Some(agent));
-    let active =
-        assigned().filter(|lead| lead.state == State::Open && lead.lifecycle == Lifecycle::Active);
-    Leads {
-        cohort: assigned()
-            .map(|lead| CohortLead {
-                entered_at: lead.entered_at,
-                first_touch_at: lead.first_touch_at,
-                won: lead.closed_won_at.is_some(),
-                industry: lead.industry.clone(),
-            })
-            .collect(),
-        wins: won()
-            .filter_map(|lead| {
-                Some(Win {
-                    entered_at: lead.entered_at,
-                    closed_won_at: lead.closed_won_at?,
-                    deal_amount: lead.deal_amount,
-                    industry: lead.industry.clone(),
-                })
-            })
-            .collect(),
-        totals: Totals {
-            leads: i64::try_from(assigned().count()).unwrap(),
-            active_leads: i64::try_from(active.count()).unwrap(),
-            last_win_at: won().filter_map(|lead| lead.closed_won_at).max(),
-            last_activity_at: assigned().filter_map(|lead| lead.last_activity_at).max(),
-        },
-    }
+fn leads_of(leads: &[&Lead], agent: i64) -> (Vec<AgentLead>, Industries) {
+    let mut industries = Industries::default();
+    let living = leads.iter().filter(|lead| lead.lifecycle != Lifecycle::Deleted);
+    let of_agent = living.map(|lead| AgentLead {
+        id: (lead.board_id, lead.item_id),
+        entered_at: lead.entered_at,
+        first_touch_at: lead.first_touch_at.into(),
+        closed_won_at: lead.closed_won_at.into(),
+        last_activity_at: lead.last_activity_at.into(),
+        deal_amount: lead.deal_amount.unwrap_or_default(),
+        industry: industries.number(lead.industry.as_deref()),
+        assigned: lead.assigned_user_id == Some(agent),
+        won_by: lead.closed_by_user_id == Some(agent),
+        active: lead.state == State::Open && lead.lifecycle == Lifecycle::Active,
+    });
+    let of_agent = of_agent.filter(|lead| lead.assigned || lead.won_by).collect();
+    (of_agent, industries)
 }
 
 fn assert_same(found: &Figures, wanted: &AgentMetrics) {

@@ -1,11 +1,11 @@
 //! AgentMetrics of one agent over one window (spec.md §3), from the agent's leads. Pure: the clock is
 //! a parameter.
 
-use std::collections::BTreeMap;
-
 use leadpulse_service::config::HotRule;
 use rust_decimal::Decimal;
 use serde_json::{Value, json};
+
+use super::lead::{Industries, Industry, Lead};
 
 /// Instants and spans are microseconds.
 const SECOND: i64 = 1_000_000;
@@ -24,42 +24,6 @@ pub const WINDOWED: [&str; 10] = [
     "median_response_seconds",
     "median_time_to_close_seconds",
 ];
-
-/// A lead that is assigned to the agent and entered late enough to matter.
-#[derive(Debug, Clone)]
-pub struct CohortLead {
-    pub entered_at: i64,
-    pub first_touch_at: Option<i64>,
-    pub won: bool,
-    pub industry: Option<String>,
-}
-
-/// A lead that the agent won late enough to matter.
-#[derive(Debug, Clone)]
-pub struct Win {
-    pub entered_at: i64,
-    pub closed_won_at: i64,
-    pub deal_amount: Option<Decimal>,
-    pub industry: Option<String>,
-}
-
-/// What does not depend on a window.
-#[derive(Debug, Clone, Default)]
-pub struct Totals {
-    /// Leads assigned to the agent or won by it, ever; with none, it is no agent.
-    pub leads: i64,
-    pub active_leads: i64,
-    pub last_win_at: Option<i64>,
-    pub last_activity_at: Option<i64>,
-}
-
-/// The leads behind an agent's figures.
-#[derive(Debug, Clone, Default)]
-pub struct Leads {
-    pub cohort: Vec<CohortLead>,
-    pub wins: Vec<Win>,
-    pub totals: Totals,
-}
 
 /// A row of AgentMetrics without its key.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,73 +47,164 @@ pub struct Figures {
     pub valid_until: Option<i64>,
 }
 
+/// The figures at `now` over the half-open window `(now − days·24 h, now]`. One pass over the leads.
+pub fn figures(
+    leads: &[Lead],
+    industries: &Industries,
+    days: u32,
+    hot: HotRule,
+    now: i64,
+) -> Figures {
+    let window = Span { length: i64::from(days) * 24 * HOUR, now };
+    let hot = (Span { length: i64::from(hot.window_hours) * HOUR, now }, hot.min_deals);
+    let mut tally = Tally::new(industries);
+    for lead in leads {
+        if lead.assigned {
+            tally.assigned(lead, &window);
+        }
+        if lead.won_by
+            && let Some(won_at) = lead.closed_won_at.get()
+        {
+            tally.won(lead, won_at, &window, &hot.0);
+        }
+    }
+    tally.figures(hot.1)
+}
+
+/// What has been counted of an agent's leads so far.
+struct Tally<'i> {
+    assigned: usize,
+    won_of_cohort: usize,
+    won: usize,
+    hot: usize,
+    responses: Vec<i64>,
+    times_to_close: Vec<i64>,
+    amount_sum: Decimal,
+    amounts: usize,
+    industries: ByIndustry<'i>,
+    valid_until: Option<i64>,
+}
+
+impl<'i> Tally<'i> {
+    fn new(names: &'i Industries) -> Self {
+        Self {
+            assigned: 0,
+            won_of_cohort: 0,
+            won: 0,
+            hot: 0,
+            responses: Vec::new(),
+            times_to_close: Vec::new(),
+            amount_sum: Decimal::ZERO,
+            amounts: 0,
+            industries: ByIndustry { names, places: vec![NOWHERE; names.len()], rows: Vec::new() },
+            valid_until: None,
+        }
+    }
+
+    fn assigned(&mut self, lead: &Lead, window: &Span) {
+        self.changes_at(window.next_change(lead.entered_at));
+        if !window.contains(lead.entered_at) {
+            return;
+        }
+        self.assigned += 1;
+        let won = lead.closed_won_at.get().is_some();
+        self.won_of_cohort += usize::from(won);
+        // From entry to the first touch; a touch before the entry is none of this cohort.
+        let response = lead.first_touch_at.get().map(|touch| touch - lead.entered_at);
+        self.responses.extend(response.filter(|span| *span >= 0));
+        let industry = self.industries.row(lead.industry);
+        industry.assigned += 1;
+        industry.cohort_won += i64::from(won);
+    }
+
+    fn won(&mut self, lead: &Lead, won_at: i64, window: &Span, hot: &Span) {
+        self.changes_at(window.next_change(won_at));
+        self.changes_at(hot.next_change(won_at));
+        self.hot += usize::from(hot.contains(won_at));
+        if !window.contains(won_at) {
+            return;
+        }
+        self.won += 1;
+        self.times_to_close.extend(Some(won_at - lead.entered_at).filter(|span| *span >= 0));
+        let industry = self.industries.row(lead.industry);
+        industry.closed_won += 1;
+        if lead.deal_amount > Decimal::ZERO {
+            industry.amount_sum = add(industry.amount_sum, lead.deal_amount);
+            self.amount_sum = add(self.amount_sum, lead.deal_amount);
+            self.amounts += 1;
+        }
+    }
+
+    fn changes_at(&mut self, at: Option<i64>) {
+        if let Some(at) = at {
+            self.valid_until = Some(self.valid_until.map_or(at, |until| until.min(at)));
+        }
+    }
+
+    fn figures(self, min_deals: u32) -> Figures {
+        let hot_deals_count = count(self.hot);
+        Figures {
+            assigned_count: count(self.assigned),
+            touched_count: count(self.responses.len()),
+            cohort_won_count: count(self.won_of_cohort),
+            conversion_rate: ratio(count(self.won_of_cohort), self.assigned),
+            closed_won_count: count(self.won),
+            period_conversion_rate: ratio(count(self.won), self.assigned),
+            deals_amount_sum: self.amount_sum,
+            deals_amount_count: count(self.amounts),
+            avg_deal_size: mean(self.amount_sum, self.amounts),
+            time_to_close_count: count(self.times_to_close.len()),
+            median_response_seconds: median_seconds(self.responses),
+            median_time_to_close_seconds: median_seconds(self.times_to_close),
+            hot_deals_count,
+            is_hot: hot_deals_count >= i64::from(min_deals),
+            industries: self.industries.json(),
+            valid_until: self.valid_until,
+        }
+    }
+}
+
 #[derive(Default)]
-struct Industry {
+struct IndustryRow {
     assigned: i64,
     cohort_won: i64,
     closed_won: i64,
     amount_sum: Decimal,
 }
 
-/// The figures at `now` over the half-open window `(now − days·24 h, now]`.
-pub fn figures(leads: &Leads, days: u32, hot: HotRule, now: i64) -> Figures {
-    let window = Span { length: i64::from(days) * 24 * HOUR, now };
-    let hot_window = Span { length: i64::from(hot.window_hours) * HOUR, now };
-    let cohort: Vec<_> =
-        leads.cohort.iter().filter(|lead| window.contains(lead.entered_at)).collect();
-    let wins: Vec<_> = leads.wins.iter().filter(|win| window.contains(win.closed_won_at)).collect();
-    let mut industries = BTreeMap::<String, Industry>::new();
-    for lead in &cohort {
-        let industry = industries.entry(industry_key(lead.industry.as_deref())).or_default();
-        industry.assigned += 1;
-        industry.cohort_won += i64::from(lead.won);
-    }
-    for win in &wins {
-        let industry = industries.entry(industry_key(win.industry.as_deref())).or_default();
-        industry.closed_won += 1;
-        industry.amount_sum = add(industry.amount_sum, win.paid().unwrap_or_default());
-    }
-    let responses: Vec<i64> = cohort.iter().filter_map(|lead| lead.response()).collect();
-    let times_to_close: Vec<i64> = wins.iter().filter_map(|win| win.time_to_close()).collect();
-    let amounts: Vec<Decimal> = wins.iter().filter_map(|win| win.paid()).collect();
-    let deals_amount_sum = amounts.iter().copied().fold(Decimal::ZERO, add);
-    let cohort_won_count = count(cohort.iter().filter(|lead| lead.won).count());
-    let hot_deals_count =
-        count(leads.wins.iter().filter(|win| hot_window.contains(win.closed_won_at)).count());
-    Figures {
-        assigned_count: count(cohort.len()),
-        touched_count: count(responses.len()),
-        cohort_won_count,
-        conversion_rate: ratio(cohort_won_count, cohort.len()),
-        closed_won_count: count(wins.len()),
-        period_conversion_rate: ratio(count(wins.len()), cohort.len()),
-        deals_amount_sum,
-        deals_amount_count: count(amounts.len()),
-        avg_deal_size: mean(deals_amount_sum, amounts.len()),
-        time_to_close_count: count(times_to_close.len()),
-        median_response_seconds: median_seconds(responses),
-        median_time_to_close_seconds: median_seconds(times_to_close),
-        hot_deals_count,
-        is_hot: hot_deals_count >= i64::from(hot.min_deals),
-        industries: industries_json(industries),
-        valid_until: valid_until(leads, &window, &hot_window),
-    }
+/// The industries that came, by their numbers: no lead costs a look-up by name.
+struct ByIndustry<'i> {
+    names: &'i Industries,
+    /// Where an industry's row is in `rows`.
+    places: Vec<usize>,
+    rows: Vec<(usize, IndustryRow)>,
 }
 
-impl CohortLead {
-    /// From entry to the first touch; a touch before the entry is none of this cohort.
-    fn response(&self) -> Option<i64> {
-        self.first_touch_at.map(|touch| touch - self.entered_at).filter(|span| *span >= 0)
-    }
-}
+/// The place of what has not come.
+const NOWHERE: usize = usize::MAX;
 
-impl Win {
-    fn time_to_close(&self) -> Option<i64> {
-        Some(self.closed_won_at - self.entered_at).filter(|span| *span >= 0)
+impl ByIndustry<'_> {
+    fn row(&mut self, industry: Industry) -> &mut IndustryRow {
+        let number = industry.index();
+        let place = &mut self.places[number];
+        if *place == NOWHERE {
+            *place = self.rows.len();
+            self.rows.push((number, IndustryRow::default()));
+        }
+        &mut self.rows[*place].1
     }
 
-    fn paid(&self) -> Option<Decimal> {
-        self.deal_amount.filter(|amount| *amount > Decimal::ZERO)
+    fn json(self) -> Value {
+        let entries = self.rows.into_iter().map(|(number, industry)| {
+            let figures = json!({
+                "assigned": industry.assigned,
+                "cohort_won": industry.cohort_won,
+                "closed_won": industry.closed_won,
+                "amount_sum": industry.amount_sum.normalize().to_string(),
+            });
+            (self.names.name(number).to_owned(), figures)
+        });
+        Value::Object(entries.collect())
     }
 }
 
@@ -176,30 +231,6 @@ impl Span {
     }
 }
 
-fn valid_until(leads: &Leads, window: &Span, hot: &Span) -> Option<i64> {
-    let entries = leads.cohort.iter().filter_map(|lead| window.next_change(lead.entered_at));
-    let wins = leads.wins.iter().filter_map(|win| window.next_change(win.closed_won_at));
-    let hot_wins = leads.wins.iter().filter_map(|win| hot.next_change(win.closed_won_at));
-    entries.chain(wins).chain(hot_wins).min()
-}
-
-fn industry_key(industry: Option<&str>) -> String {
-    industry.map_or_else(|| "unknown".to_owned(), str::to_lowercase)
-}
-
-fn industries_json(industries: BTreeMap<String, Industry>) -> Value {
-    let entries = industries.into_iter().map(|(name, industry)| {
-        let figures = json!({
-            "assigned": industry.assigned,
-            "cohort_won": industry.cohort_won,
-            "closed_won": industry.closed_won,
-            "amount_sum": industry.amount_sum.normalize().to_string(),
-        });
-        (name, figures)
-    });
-    Value::Object(entries.collect())
-}
-
 /// Sums beyond 28 digits are no money; they stop at the largest amount instead of ending the process.
 pub(crate) fn add(sum: Decimal, amount: Decimal) -> Decimal {
     sum.checked_add(amount).unwrap_or(Decimal::MAX)
@@ -219,10 +250,14 @@ fn ratio(part: i64, whole: usize) -> Option<f64> {
 /// The exact median in seconds; of an even number the mean of the two middle values.
 #[expect(clippy::cast_precision_loss, reason = "a span of microseconds below 142 years is exact")]
 fn median_seconds(mut micros: Vec<i64>) -> Option<f64> {
-    micros.sort_unstable();
-    let upper = *micros.get(micros.len() / 2)?;
-    let lower = *micros.get((micros.len() - 1) / 2)?;
-    Some((lower + upper) as f64 / (2 * SECOND) as f64)
+    let middle = micros.len() / 2;
+    let even = micros.len().is_multiple_of(2);
+    if micros.is_empty() {
+        return None;
+    }
+    let (below, upper, _) = micros.select_nth_unstable(middle);
+    let lower = if even { below.iter().max().copied()? } else { *upper };
+    Some((lower + *upper) as f64 / (2 * SECOND) as f64)
 }
 
 fn count(n: usize) -> i64 {
@@ -236,14 +271,31 @@ mod tests {
     const HOT: HotRule = HotRule { window_hours: 72, min_deals: 3 };
     const DAY: i64 = 24 * HOUR;
 
-    fn lead(entered_at: i64) -> CohortLead {
-        CohortLead { entered_at, first_touch_at: None, won: false, industry: None }
+    fn figures_of(leads: &[Lead], now: i64) -> Figures {
+        let mut industries = Industries::default();
+        industries.number(None);
+        figures(leads, &industries, 7, HOT, now)
+    }
+
+    fn lead(entered_at: i64) -> Lead {
+        Lead {
+            id: (0, 0),
+            entered_at,
+            first_touch_at: None.into(),
+            closed_won_at: None.into(),
+            last_activity_at: None.into(),
+            deal_amount: Decimal::ZERO,
+            industry: Industries::default().number(None),
+            assigned: true,
+            won_by: false,
+            active: true,
+        }
     }
 
     #[test]
     fn the_window_is_half_open_and_valid_until_is_the_instant_at_which_it_changes() {
-        let leads = Leads { cohort: vec![lead(0), lead(5 * DAY)], ..Leads::default() };
-        let at = |now| figures(&leads, 7, HOT, now);
+        let leads = [lead(0), lead(5 * DAY)];
+        let at = |now| figures_of(&leads, now);
         let before = at(7 * DAY - 1);
         assert_eq!((before.assigned_count, before.valid_until), (2, Some(7 * DAY)));
         let after = at(7 * DAY);
@@ -267,7 +319,7 @@ mod tests {
 
     #[test]
     fn what_there_is_none_of_is_null_and_not_zero() {
-        let figures = figures(&Leads::default(), 7, HOT, 0);
+        let figures = figures_of(&[], 0);
         assert_eq!((figures.assigned_count, figures.deals_amount_sum), (0, Decimal::ZERO));
         assert_eq!((figures.conversion_rate, figures.avg_deal_size), (None, None));
         assert_eq!((figures.median_response_seconds, figures.is_hot), (None, false));
@@ -275,13 +327,13 @@ mod tests {
 
     #[test]
     fn sums_beyond_all_money_do_not_end_the_process() {
-        let win = Win {
-            entered_at: 0,
-            closed_won_at: 1,
-            deal_amount: Some(Decimal::MAX),
-            industry: None,
+        let win = Lead {
+            closed_won_at: Some(1).into(),
+            deal_amount: Decimal::MAX,
+            assigned: false,
+            won_by: true,
+            ..lead(0)
         };
-        let leads = Leads { wins: vec![win.clone(), win], ..Leads::default() };
-        assert_eq!(figures(&leads, 7, HOT, 1).deals_amount_sum, Decimal::MAX);
+        assert_eq!(figures_of(&[win.clone(), win], 1).deals_amount_sum, Decimal::MAX);
     }
 }

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use leadpulse_nats::instant;
 use sqlx::PgConnection;
 
-use super::figures::{Figures, Totals};
+use super::{figures::Figures, lead::Totals};
 
 pub(super) struct Row {
     pub(super) agent_id: i64,

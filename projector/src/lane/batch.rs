@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet, HashSet};
 use lru::LruCache;
 use sqlx::PgConnection;
 
-use super::{Delivery, Item, Room};
+use super::{Delivery, Item, LARGEST, Room};
 use crate::{
     event::{self, LeadEvent, LeadKey, Meaning, UserEvent},
     fold::LeadRow,
     mapping::Mapping,
-    store::{self, Known, Parked, WriteError},
+    store::{self, Known, Mark, Parked, WriteError},
 };
 
 /// All events of one lead in the batch, and what becomes of it.
@@ -127,21 +127,28 @@ impl Batch {
             store::upsert_leads(connection, &rows).await?;
         }
         crash_point!("lane-rows");
-        let mut marks = BTreeMap::<(&str, i64), u64>::new();
-        for (key, outcome) in changed() {
-            let first = self.leads.get(key).and_then(|lead| lead.first_seq()).unwrap_or(self.to);
-            for agent in outcome.agents().into_iter().flatten() {
-                let seq = marks.entry((&key.org_id, agent)).or_insert(first);
-                *seq = first.min(*seq);
-            }
-        }
-        let marks: Vec<_> =
-            marks.into_iter().map(|((org, agent), seq)| (org, agent, seq)).collect();
-        store::mark_dirty(connection, &marks).await?;
+        store::mark_dirty(connection, &self.marks()).await?;
         crash_point!("lane-marks");
         store::upsert_users(connection, &self.users).await?;
         store::park(connection, &self.parked).await?;
         Ok(())
+    }
+
+    /// The agents that the changes touch, each with the lead. A lane that is far behind marks agents as a whole:
+    /// so many rows more would cost it, and nobody waits for the figures then.
+    fn marks(&self) -> Vec<Mark<'_>> {
+        let behind = self.events > LARGEST;
+        let mut marks = BTreeMap::new();
+        for (key, outcome) in self.outcomes().filter(|(_, outcome)| outcome.changed) {
+            let first = self.leads.get(key).and_then(|lead| lead.first_seq()).unwrap_or(self.to);
+            let lead = (!behind).then_some((key.board_id, key.item_id));
+            for agent in outcome.agents().into_iter().flatten() {
+                let seq = marks.entry((key.org_id.as_str(), agent, lead)).or_insert(first);
+                *seq = first.min(*seq);
+            }
+        }
+        let marks = marks.into_iter();
+        marks.map(|((org_id, agent_id, lead), seq)| Mark { org_id, agent_id, lead, seq }).collect()
     }
 
     /// Takes a lead's events from the given one on out of the batch and into the dead letters.

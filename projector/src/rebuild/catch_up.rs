@@ -74,6 +74,7 @@ impl CatchUp {
             &config.orgs,
             Arc::clone(&progress),
             Arc::new(Utc::now),
+            usize::try_from(config.projector.agents_memory_mib)? << 20,
         );
         let token = halt.clone();
         tasks.spawn(async move { Ok(worker.run(token).await?) });

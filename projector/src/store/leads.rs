@@ -125,21 +125,34 @@ on conflict (org_id, board_id, item_id) do update set
     lifecycle = excluded.lifecycle, last_event_at = excluded.last_event_at,
     last_seq = excluded.last_seq, trace_id = excluded.trace_id, fold_state = excluded.fold_state";
 
-/// Marks agents for recomputation: (org, agent, first sequence of this batch that touched it).
+/// An agent whose figures may have changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark<'a> {
+    pub org_id: &'a str,
+    pub agent_id: i64,
+    /// By this lead alone (board, item); anything about the agent may have changed where there is none.
+    pub lead: Option<(i64, i64)>,
+    /// The first event that may have changed it.
+    pub seq: u64,
+}
+
+/// Marks agents for recomputation, in the transaction that changes their leads.
 pub async fn mark_dirty(
     connection: &mut PgConnection,
-    marks: &[(&str, i64, u64)],
+    marks: &[Mark<'_>],
 ) -> Result<(), sqlx::Error> {
     if marks.is_empty() {
         return Ok(());
     }
     sqlx::query(
-        "insert into agent_dirty (org_id, agent_id, seq)
-         select * from unnest($1::text[], $2::bigint[], $3::bigint[])",
+        "insert into agent_dirty (org_id, agent_id, board_id, item_id, seq)
+         select * from unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])",
     )
-    .bind(marks.iter().map(|mark| mark.0).collect::<Vec<_>>())
-    .bind(marks.iter().map(|mark| mark.1).collect::<Vec<_>>())
-    .bind(marks.iter().map(|mark| signed(mark.2)).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| mark.org_id).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| mark.agent_id).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| mark.lead.map(|lead| lead.0)).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| mark.lead.map(|lead| lead.1)).collect::<Vec<_>>())
+    .bind(marks.iter().map(|mark| signed(mark.seq)).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

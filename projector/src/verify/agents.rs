@@ -10,8 +10,11 @@ use sqlx::{FromRow, PgConnection};
 
 use super::{Difference, Ground, Verdict};
 use crate::{
-    agents::figures::{CohortLead, Figures, Leads, Win, figures},
-    event::Lifecycle,
+    agents::{
+        figures::{Figures, figures},
+        lead::{Industries, Lead, Totals},
+    },
+    event::{LeadKey, Lifecycle},
     fold::{LeadRow, State},
     refold::Pass,
 };
@@ -54,6 +57,14 @@ pub(super) struct Agents {
     /// Leads that came and closed before this are in no window of any row.
     since: i64,
     leads: HashMap<Agent, Leads>,
+    industries: Industries,
+}
+
+/// All leads of an agent, counted, and those that may be in a window of its rows.
+#[derive(Debug, Default)]
+struct Leads {
+    totals: Totals,
+    late: Vec<Lead>,
 }
 
 impl Agents {
@@ -86,45 +97,32 @@ impl Agents {
             if row.lifecycle == Lifecycle::Deleted {
                 continue;
             }
-            self.assigned(&key.org_id, &row);
-            self.won(&key.org_id, &row);
+            let owner = row.assigned_user_id;
+            let winner = row.closed_by_user_id.filter(|winner| Some(*winner) != owner);
+            for agent in [owner, winner].into_iter().flatten() {
+                self.add_lead(key, &row, agent);
+            }
         }
     }
 
-    fn assigned(&mut self, org_id: &str, row: &LeadRow) {
-        let Some(agent) = row.assigned_user_id else { return };
-        let leads = self.leads.entry((org_id.to_owned(), agent)).or_default();
-        leads.totals.leads += 1;
-        let active = row.state == State::Open && row.lifecycle == Lifecycle::Active;
-        leads.totals.active_leads += i64::from(active);
-        let activity = row.last_activity_at.map(|at| at.timestamp_micros());
-        leads.totals.last_activity_at = leads.totals.last_activity_at.max(activity);
-        let entered_at = row.entered_at.timestamp_micros();
-        if entered_at > self.since {
-            leads.cohort.push(CohortLead {
-                entered_at,
-                first_touch_at: row.first_touch_at.map(|at| at.timestamp_micros()),
-                won: row.closed_won_at.is_some(),
-                industry: row.industry.clone(),
-            });
-        }
-    }
-
-    fn won(&mut self, org_id: &str, row: &LeadRow) {
-        let (Some(agent), Some(won_at)) = (row.closed_by_user_id, row.closed_won_at) else {
-            return;
+    fn add_lead(&mut self, key: &LeadKey, row: &LeadRow, agent: i64) {
+        let micros = |at: Option<DateTime<Utc>>| at.map(|at| at.timestamp_micros()).into();
+        let lead = Lead {
+            id: (key.board_id, key.item_id),
+            entered_at: row.entered_at.timestamp_micros(),
+            first_touch_at: micros(row.first_touch_at),
+            closed_won_at: micros(row.closed_won_at),
+            last_activity_at: micros(row.last_activity_at),
+            deal_amount: row.deal_amount.unwrap_or_default(),
+            industry: self.industries.number(row.industry.as_deref()),
+            assigned: row.assigned_user_id == Some(agent),
+            won_by: row.closed_by_user_id == Some(agent),
+            active: row.state == State::Open && row.lifecycle == Lifecycle::Active,
         };
-        let leads = self.leads.entry((org_id.to_owned(), agent)).or_default();
-        let closed_won_at = won_at.timestamp_micros();
-        leads.totals.leads += 1;
-        leads.totals.last_win_at = leads.totals.last_win_at.max(Some(closed_won_at));
-        if closed_won_at > self.since {
-            leads.wins.push(Win {
-                entered_at: row.entered_at.timestamp_micros(),
-                closed_won_at,
-                deal_amount: row.deal_amount,
-                industry: row.industry.clone(),
-            });
+        let leads = self.leads.entry((key.org_id.clone(), agent)).or_default();
+        leads.totals.add(&lead);
+        if lead.is_after(self.since) {
+            leads.late.push(lead);
         }
     }
 
@@ -142,7 +140,8 @@ impl Agents {
             match self.leads.get(&agent) {
                 Some(leads) if org.windows.contains(&days) => {
                     let at = row.computed_at.timestamp_micros();
-                    compare_row(row, leads, &figures(leads, days, org.hot, at), verdict);
+                    let figures = figures(&leads.late, &self.industries, days, org.hot, at);
+                    compare_row(row, &leads.totals, &figures, verdict);
                 }
                 _ => note(row, "row", "there".into(), "nothing".into(), verdict),
             }
@@ -165,7 +164,7 @@ impl Agents {
     }
 }
 
-fn compare_row(row: &Row, leads: &Leads, figures: &Figures, verdict: &mut Verdict) {
+fn compare_row(row: &Row, totals: &Totals, figures: &Figures, verdict: &mut Verdict) {
     macro_rules! field {
         ($field:ident, $meant:expr) => {
             let meant = $meant;
@@ -196,9 +195,9 @@ fn compare_row(row: &Row, leads: &Leads, figures: &Figures, verdict: &mut Verdic
         industries
     );
     let at = |micros: Option<i64>| micros.and_then(leadpulse_nats::instant::from_micros);
-    field!(last_win_at, at(leads.totals.last_win_at));
-    field!(last_activity_at, at(leads.totals.last_activity_at));
-    field!(active_leads, leads.totals.active_leads);
+    field!(last_win_at, at(totals.last_win_at));
+    field!(last_activity_at, at(totals.last_activity_at));
+    field!(active_leads, totals.active_leads);
     field!(valid_until, at(figures.valid_until));
 }
 

@@ -1,7 +1,7 @@
 //! Each access path of the projector uses its index, and no index is without a query.
 
 use leadpulse_service::config::Postgres;
-use projector::{event::LeadKey, fold::LeadState, store};
+use projector::{agents::BY_KEY, event::LeadKey, fold::LeadState, store};
 use sqlx::PgPool;
 use tests::harness::Projection;
 
@@ -116,6 +116,25 @@ async fn states_are_read_by_their_keys_whatever_postgres_knows_of_the_table() {
     assert_eq!(found.len(), keys.len());
     let read = blocks(&pool).await - before;
     assert!(read < KEYS * 10, "{read} blocks for {KEYS} leads");
+}
+
+#[tokio::test]
+async fn the_changed_leads_of_agents_are_read_by_their_keys() {
+    let projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    let pool = &projection.ground.database.pool;
+    fill(pool).await;
+    sqlx::query("analyze lead_fact").execute(pool).await.unwrap();
+    let keys: Vec<LeadKey> = (1..=1000).map(|n| filled(n * 10)).collect();
+    let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("explain {BY_KEY}")))
+        .bind("org0")
+        .bind(keys.iter().map(|key| key.board_id).collect::<Vec<_>>())
+        .bind(keys.iter().map(|key| key.item_id).collect::<Vec<_>>())
+        .fetch_all(pool)
+        .await
+        .unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("lead_fact_pkey") && !plan.contains("Seq Scan"), "{plan}");
 }
 
 /// Blocks of leads and of their indexes that were asked for until now.

@@ -32,7 +32,8 @@ async fn agent_metrics_are_exact_while_the_clock_turns() {
     let hand = Arc::clone(&now);
     let clock = move || DateTime::from_timestamp_micros(hand.load(Ordering::SeqCst)).unwrap();
     let progress = Arc::new(Progress::new(&[0]));
-    let worker = Worker::new(pool.clone(), fence, &config.orgs, progress, Arc::new(clock));
+    let mut worker =
+        Worker::new(pool.clone(), fence, &config.orgs, progress, Arc::new(clock), 1 << 20);
     let world = World::of(&projection.arrivals, &projection.ground.rules);
     let leads = world.all_leads();
     for turn in 0..60 {

@@ -1,6 +1,6 @@
 //! The write, guarded against the live projection.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use anyhow::Result;
 
@@ -8,7 +8,11 @@ use super::{
     Ground,
     fold::{Folded, Touched},
 };
-use crate::{event::LeadKey, store, version};
+use crate::{
+    event::LeadKey,
+    store::{self, Mark},
+    version,
+};
 
 /// Leads of one transaction: the lanes wait for its end.
 const CHUNK: usize = 500;
@@ -67,16 +71,16 @@ impl Ground<'_> {
     }
 }
 
-/// All agents that the old or the new rows count for. These marks hold no read back: the rows that they
-/// are about are not newer than before.
-fn marks<'a>(leads: impl Iterator<Item = (&'a Touched, &'a LeadKey)>) -> Vec<(&'a str, i64, u64)> {
-    let mut agents = BTreeMap::new();
+/// All agents that the old or the new rows count for, each as a whole: what had to be repaired may have
+/// changed without a mark. These marks hold no read back: the rows that they are about are not newer than
+/// before.
+fn marks<'a>(leads: impl Iterator<Item = (&'a Touched, &'a LeadKey)>) -> Vec<Mark<'a>> {
+    let mut agents = BTreeSet::new();
     for (lead, key) in leads {
-        for agent in lead.agents() {
-            agents.insert((key.org_id.as_str(), agent), u64::MAX);
-        }
+        agents.extend(lead.agents().map(|agent| (key.org_id.as_str(), agent)));
     }
-    agents.into_iter().map(|((org, agent), seq)| (org, agent, seq)).collect()
+    let agents = agents.into_iter();
+    agents.map(|(org_id, agent_id)| Mark { org_id, agent_id, lead: None, seq: u64::MAX }).collect()
 }
 
 impl Touched {
