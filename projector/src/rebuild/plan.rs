@@ -28,7 +28,7 @@ pub struct Plan {
     pub last_seq: u64,
     /// Messages in the stream.
     pub events: u64,
-    /// Rows in the live table, by the planner's estimate.
+    /// Rows in the live table, by an estimate.
     pub leads: i64,
     /// Events read and decoded in a second, in a sample of this stream.
     pub events_per_second: f64,
@@ -49,7 +49,11 @@ pub struct Plan {
 pub(super) async fn plan(tool: &Rebuilder) -> Result<Plan> {
     let seen = &tool.seen;
     let sizes = sqlx::query(
-        "select greatest(reltuples, 0)::bigint,
+        // The planner's way to estimate; a table that was never analysed is counted, up to a bound.
+        "select case when reltuples > 0 and relpages > 0
+                 then reltuples / relpages * (pg_relation_size(oid) / current_setting('block_size')::bigint)
+                 else (select count(*) from (select from public.lead_fact limit 1000000) as counted)
+             end::bigint,
              pg_total_relation_size('public.lead_fact') + pg_total_relation_size('public.agent_metrics')
                  + pg_total_relation_size('public.monday_user')
          from pg_class where oid = 'public.lead_fact'::regclass",
