@@ -29,6 +29,9 @@ use crate::{
 /// Publishes on their way at once.
 const WINDOW: usize = 256;
 const ACKNOWLEDGED: Duration = Duration::from_secs(10);
+/// Bytes of a line: twice the largest message, which may stand in it in base64. A file without line breaks
+/// must not be read into memory whole.
+const LONGEST: u64 = 4 << 20;
 /// zstd's first bytes.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// What is published under no board and kind, because nobody can read it.
@@ -46,7 +49,7 @@ pub struct Imported {
 
 /// A file, read line by line.
 struct Lines {
-    lines: std::io::Lines<Box<dyn BufRead + Send>>,
+    text: Text,
     head: Head,
     digest: Sha256,
     messages: u64,
@@ -61,18 +64,16 @@ impl Lines {
         } else {
             Box::new(plain)
         };
-        let mut lines = reader.lines();
-        let first = lines.next().context("the file is empty")?.context("the file can't be read")?;
-        Ok(Self { lines, head: Head::parse(&first)?, digest: Sha256::new(), messages: 0 })
+        let mut text = Text { reader, line: 0 };
+        let first = text.next()?.context("the file is empty")?;
+        Ok(Self { text, head: Head::parse(&first)?, digest: Sha256::new(), messages: 0 })
     }
 
     /// The next message; none at the end, which must be there and fit.
     fn next(&mut self) -> Result<Option<Line>> {
-        let Some(line) = self.lines.next() else {
+        let Some(text) = self.text.next()? else {
             bail!("the file is not whole: it breaks off after {} messages", self.messages);
         };
-        let broken = || format!("the file is broken after {} messages", self.messages);
-        let text = line.with_context(broken)?;
         if let Ok(end) = serde_json::from_str::<End>(&text) {
             let sha256 = hex::encode(std::mem::take(&mut self.digest).finalize());
             let found = End { messages: self.messages, sha256 };
@@ -82,11 +83,41 @@ impl Lines {
             );
             return Ok(None);
         }
-        let line = serde_json::from_str(&text).with_context(broken)?;
+        let line = serde_json::from_str(&text)
+            .with_context(|| format!("the file is broken in line {}", self.text.line))?;
         self.digest.update(text.as_bytes());
         self.digest.update(b"\n");
         self.messages += 1;
         Ok(Some(line))
+    }
+}
+
+/// Lines of a bounded length, counted.
+struct Text {
+    reader: Box<dyn BufRead + Send>,
+    line: u64,
+}
+
+impl Text {
+    fn next(&mut self) -> Result<Option<String>> {
+        self.line += 1;
+        let line = self.line;
+        let mut text = Vec::new();
+        let read = (&mut self.reader).take(LONGEST + 1).read_until(b'\n', &mut text);
+        if read.with_context(|| format!("the file can't be read in line {line}"))? == 0 {
+            return Ok(None);
+        }
+        if text.last() == Some(&b'\n') {
+            text.pop();
+        }
+        ensure!(
+            text.len() as u64 <= LONGEST,
+            "line {line} of the file is longer than {} MiB, and no message is: the file was damaged or is \
+             none of `projector export`; export it again",
+            LONGEST >> 20
+        );
+        let text = String::from_utf8(text);
+        Ok(Some(text.with_context(|| format!("line {line} of the file is no text"))?))
     }
 }
 
@@ -212,4 +243,36 @@ async fn known(tools: &Tools) -> Result<HashSet<u128>> {
         known.extend(chunk.iter().map(id));
     }
     Ok(known)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Cursor, repeat};
+
+    use super::*;
+
+    const HEAD: &str = r#"{"leadpulse_export":1,"stream":"S","from_seq":1,"to_seq":1,"masked":false,"exported_at":"2026-01-01T00:00:00Z"}"#;
+
+    #[test]
+    fn a_line_without_an_end_is_refused_with_its_number_before_it_fills_the_memory() {
+        let endless = || repeat(b'x').take(1 << 40);
+        let said = check(endless()).unwrap_err().to_string();
+        assert!(said.starts_with("line 1 of the file is longer than 4 MiB"), "{said}");
+        let head = format!("{HEAD}\n{{\"seq\":1,\"raw\":\"\"}}\n");
+        let said = check(Cursor::new(head).chain(endless())).unwrap_err().to_string();
+        assert!(
+            said.starts_with("line 3 of the file") && said.ends_with("export it again"),
+            "{said}"
+        );
+    }
+
+    #[test]
+    fn a_line_that_is_no_message_is_named_by_its_number() {
+        let said = |rest: &[u8]| {
+            let file = Cursor::new([HEAD.as_bytes(), b"\n", rest].concat());
+            check(file).unwrap_err().to_string()
+        };
+        assert_eq!(said(b"{\"seq\":1}\nrubbish\n"), "the file is broken in line 3");
+        assert_eq!(said(b"\xff\n"), "line 2 of the file is no text");
+    }
 }
