@@ -45,7 +45,9 @@ fn document() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Ids are strings, money is a decimal string, instants are RFC 3339 UTC with \
                 microseconds, ratios are 0..1, durations are seconds; null is unknown and 0 is zero. \
-                The org comes from the API key.",
+                The org comes from the API key, whose scopes are `leads:read`, `metrics:read`, `users:read`, \
+                `pii:read`, `export:read`, `ops:read` and `ops:write`. The operators' commands of the whole \
+                instance are for keys of no org, with the scope `ops:instance` and no other.",
         },
         "security": [{ "bearer": [] }],
         "paths": paths,
@@ -65,7 +67,11 @@ fn operation(endpoint: &Endpoint) -> Value {
         .parameters
         .iter()
         .map(|name| {
-            let place = if in_path(name) { "path" } else { "query" };
+            let place = match *name {
+                name if in_path(name) => "path",
+                name if name.starts_with("leadpulse-") => "header",
+                _ => "query",
+            };
             parameter(name, place, endpoint)
         })
         .collect();
@@ -78,10 +84,10 @@ fn operation(endpoint: &Endpoint) -> Value {
     let mut responses = Map::new();
     // What was begun is accepted, and not done yet.
     let status = if endpoint.schema == "Begun" { "202" } else { "200" };
-    responses.insert(
-        status.into(),
-        json!({ "description": endpoint.summary, "content": { endpoint.content_type: { "schema": answer } } }),
-    );
+    let forms = endpoint.content_type.split(',');
+    let content: Map<String, Value> =
+        forms.map(|form| (form.to_owned(), json!({ "schema": answer }))).collect();
+    responses.insert(status.into(), json!({ "description": endpoint.summary, "content": content }));
     let (form, schema) = match endpoint.path.starts_with("/outcomes") {
         true => ("application/json", "Refusal"),
         false => ("application/problem+json", "Problem"),

@@ -62,7 +62,7 @@ pub async fn run(config: Config) -> Result<()> {
         hub: Hub::default(),
         ops: Tools::new(Arc::new(config.clone()), operators, head.jetstream()),
         repairs: Arc::new(Semaphore::new(REPAIRS)),
-        long_work: Arc::new(Semaphore::new(1)),
+        long_work: Arc::default(),
         head,
         mapping: Mapping::of(&config),
         stop: stop.clone(),

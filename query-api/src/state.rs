@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     applied::Applied, auth::Keys, cache::Cache, consistency::Head, cursor::Signer, limits::Limits,
-    live::Hub, versions::Versions,
+    live::Hub, ops::instance::work::LongWork, versions::Versions,
 };
 
 pub(crate) type Orgs = Arc<HashMap<String, Arc<Org>>>;
@@ -37,7 +37,7 @@ pub(crate) struct App {
     /// Repairs that go on: each may outlive the request that began it.
     pub(crate) repairs: Arc<Semaphore>,
     /// Long work of the whole instance, in its own turn: one at a time, its end is told by its audit row.
-    pub(crate) long_work: Arc<Semaphore>,
+    pub(crate) long_work: Arc<LongWork>,
     pub(crate) stop: CancellationToken,
 }
 

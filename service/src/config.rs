@@ -97,6 +97,9 @@ pub struct QueryApi {
     pub rate_limit: u32,
     /// The same of all keys of an org together. Default: 80000.
     pub org_rate_limit: u32,
+    /// The client of an export or an import over HTTP that takes or sends nothing for this long has gone
+    /// away. Milliseconds. Default: 30000.
+    pub transfer_silence: Duration,
 }
 
 /// A configuration that can't be used: everything that is wrong with it.
@@ -237,8 +240,11 @@ fn read_query_api(section: Section<'_, '_>) -> QueryApi {
     let points = |name, default| bounded(section.number(name, None, default, 1..=10_000_000));
     let (rate_limit, org_rate_limit) =
         (points("rate_limit", 20_000), points("org_rate_limit", 80_000));
+    let silence = section.number("transfer_silence_ms", None, 30_000, 100..=600_000);
     section.finish();
-    QueryApi { listen, cache_ttl: Duration::from_secs(seconds), rate_limit, org_rate_limit }
+    let (cache_ttl, transfer_silence) =
+        (Duration::from_secs(seconds), Duration::from_millis(silence));
+    QueryApi { listen, cache_ttl, rate_limit, org_rate_limit, transfer_silence }
 }
 
 fn listen(section: &Section<'_, '_>, default_port: u16) -> SocketAddr {

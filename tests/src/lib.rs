@@ -4,6 +4,7 @@
 #![allow(clippy::expect_used, reason = "this crate is only tests; a failure of theirs is a panic")]
 
 pub mod cluster;
+pub mod document;
 pub mod door;
 pub mod generate;
 pub mod harness;

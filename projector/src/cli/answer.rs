@@ -1,6 +1,11 @@
 //! The commands that explain, and those that carry the stream elsewhere.
 
-use std::{fs::File, io::Write, path::PathBuf};
+use std::{
+    fs::{File, Permissions},
+    io::{self, Write},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use chrono::{DateTime, Utc};
@@ -8,6 +13,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use leadpulse_nats::instant;
 use leadpulse_service::config::{SecretRef, process_environment};
 use serde_json::json;
+use tempfile::NamedTempFile;
 
 use super::{mend::LeadArgs, operate::Operator, terminal::Progress, text};
 use crate::{
@@ -17,9 +23,6 @@ use crate::{
     },
     reader::range::{Edge, Select},
 };
-
-/// How hard zstd tries.
-const LEVEL: i32 = 3;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ExplainCommand {
@@ -52,7 +55,8 @@ pub(super) const EXPORT_HELP: &str = "\
   projector export --output all.ndjson.zst
   projector export --since 30d --org demo --output month.ndjson.zst
   MASK_KEY=… projector export --mask env:MASK_KEY --output laptop.ndjson.zst
-A file ends with its number of messages and their digest; `import` refuses one that broke off.";
+A file ends with its number of messages and their digest; `import` refuses one that broke off. It has its name
+when it is whole; until then it stands beside it and ends in `.part`.";
 
 #[derive(Debug, Args)]
 pub(super) struct ExportArgs {
@@ -101,14 +105,47 @@ fn window(text: &str) -> Result<u32, String> {
     days.ok_or_else(|| "a number of days such as 30d".to_owned())
 }
 
+/// A file that has its name when it is whole: until then it stands beside it under another one, and goes
+/// away if something fails.
+struct Unfinished<'a> {
+    part: NamedTempFile,
+    path: &'a Path,
+}
+
+impl<'a> Unfinished<'a> {
+    fn create(path: &'a Path) -> Result<Self> {
+        let no = || format!("{} can't be created", path.display());
+        if path.symlink_metadata().is_ok() {
+            return Err(io::Error::from(io::ErrorKind::AlreadyExists)).with_context(no);
+        }
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let name = path.file_name().unwrap_or_default().to_os_string();
+        let part = tempfile::Builder::new()
+            .prefix(&name)
+            .suffix(".part")
+            // As any new file; the umask takes away what it takes.
+            .permissions(Permissions::from_mode(0o666))
+            .tempfile_in(folder.unwrap_or(Path::new(".")))
+            .with_context(no)?;
+        Ok(Self { part, path })
+    }
+
+    fn finish(self) -> Result<()> {
+        self.part.as_file().sync_all()?;
+        let named = self.part.persist_noclobber(self.path);
+        named.with_context(|| format!("{} can't be created", self.path.display()))?;
+        Ok(())
+    }
+}
+
 /// Writes an export to its end.
 async fn carry(
     export: &mut transfer::Export,
     out: &mut impl Write,
     progress: &Progress,
 ) -> Result<()> {
-    while let Some(lines) = export.next().await? {
-        out.write_all(lines.as_bytes())?;
+    while let Some(piece) = export.next().await? {
+        out.write_all(&piece)?;
         let (done, total) = export.progress();
         progress.at(done, total);
     }
@@ -169,31 +206,23 @@ impl Operator {
             until: args.until.map(Edge::Time),
             select: Select { org: args.org, board: args.board, ..Select::default() },
         };
-        let mut out: Box<dyn Write> = match &args.output {
-            Some(path) => Box::new(
-                File::create_new(path)
-                    .with_context(|| format!("{} can't be created", path.display()))?,
-            ),
+        let file = args.output.as_deref().map(Unfinished::create).transpose()?;
+        let mut out: Box<dyn Write> = match &file {
+            Some(file) => Box::new(file.part.as_file()),
             None => Box::new(std::io::stdout().lock()),
         };
         let progress = self.terminal.progress("exporting", "messages");
-        let mut export = transfer::Export::open(&self.tools, &part, mask).await?;
-        if args.plain {
-            carry(&mut export, &mut out, &progress).await?;
-        } else {
-            let mut packed = zstd::Encoder::new(&mut out, LEVEL)?;
-            carry(&mut export, &mut packed, &progress).await?;
-            // Dropped, it would not say that the disk has no room for its end.
-            packed.finish()?;
-        }
+        let mut export = transfer::Export::open(&self.tools, &part, mask, !args.plain).await?;
+        carry(&mut export, &mut out, &progress).await?;
         let report = export.report();
         out.flush()?;
-        drop(progress);
-        if args.output.is_some() {
-            return self.terminal.show(report, text::exported);
-        }
-        eprintln!("{}", text::exported(report));
-        Ok(())
+        drop((out, progress));
+        let Some(file) = file else {
+            eprintln!("{}", text::exported(report));
+            return Ok(());
+        };
+        file.finish()?;
+        self.terminal.show(report, text::exported)
     }
 
     pub(super) async fn import(&self, args: ImportArgs) -> Result<()> {

@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 pub use export::{Export, Exported, Part};
 pub use import::{Imported, check, import};
-pub use mask::Mask;
+pub use mask::{Mask, SHORTEST};
 
 /// The version of the form.
 const FORM: u8 = 1;

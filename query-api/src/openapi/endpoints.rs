@@ -1,7 +1,7 @@
 //! The table of all endpoints and the dictionary of their parameters.
 
 /// A line each: method and path, scope, form of the answer, parameters (`limit:20` is one of 20 at most),
-/// summary. A form with a slash is a content type and no JSON.
+/// summary. A form with a slash is a content type and no JSON; several are separated by commas.
 const TABLE: &str = "
 GET /v1/leads | leads:read | LeadPage | date_field from to agent_id board_id industry status state lifecycle min_amount max_amount q order limit cursor count min_seq | Leads, newest first
 GET /v1/leads/{board_id}/{item_id} | leads:read | Lead | board_id item_id min_seq | One lead
@@ -44,7 +44,7 @@ POST /ops/instance/rebuild/swap | ops:instance | Begun | confirm reason | Let th
 POST /ops/instance/rebuild/rollback | ops:instance | Begun | confirm reason | Put the old tables back
 POST /ops/instance/rebuild/abort | ops:instance | Rebuild | confirm reason | End the present rebuild
 POST /ops/instance/rebuild/drop-archive | ops:instance | Dropped | confirm reason | Drop the old tables for good
-GET /ops/instance/export | ops:instance | application/x-ndjson | from_seq to_seq since until org board lead kind | The stream or a part of it, with all that is in it
+GET /ops/instance/export | ops:instance | application/x-ndjson,application/zstd | from_seq to_seq since until org board lead kind mask leadpulse-mask-key compression | The stream or a part of it, with all that is in it
 POST /ops/instance/import | ops:instance | Begun | confirm reason | Put an exported file, the body, into the stream
 GET /ops/instance/audit | ops:instance | Audit | limit | What was changed, through this API and on the command line
 GET /ops/instance/audit/{id} | ops:instance | AuditEntry | id | One of them: what came of what was begun
@@ -162,6 +162,13 @@ pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("swap", "true|false", "Swap at once when the new tables are ready"),
     ("accept_loss", "true|false", "Rebuild although the stream's beginning is gone"),
     ("id", "key", "An id of the audit"),
+    ("mask", "true|false", "Pseudonyms instead of names, texts and addresses"),
+    (
+        "leadpulse-mask-key",
+        "secret",
+        "With mask=true: pseudonyms are the same in all files with this key. Without it a key is made up and forgotten",
+    ),
+    ("compression", "none|zstd", "Without: none"),
 ];
 
 #[cfg(test)]

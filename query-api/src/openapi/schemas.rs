@@ -97,11 +97,31 @@ const SCHEMAS: &[(&str, &[&str])] = &[
         ],
     ),
     ("Finding", &["what:str cure:str"]),
+    ("Limit", &["what:str used:int most:int"]),
+    ("Consumer", &["name:str description:str? delivered_seq:int pending:int abandoned:bool"]),
+    (
+        "StreamStatus",
+        &[
+            "name:str created_at:at first_seq:int last_seq:int messages:int bytes:int limits:[#Limit] \
+        consumers:[#Consumer]",
+        ],
+    ),
+    ("Owner", &["owner:str fence:int expires_at:at alive:bool"]),
+    (
+        "ProjectionStatus",
+        &[
+            "applied_seq:int lanes:[#Lane] owner:#Owner? paused:#Pause? parked_leads:int parked_letters:int \
+        unreadable_letters:int dirty_agents:int oldest_mark_seconds:num? stale_rows:int \
+        mapping_of_tables:str? mapping_of_configuration:str rebuild:str?",
+        ],
+    ),
+    ("Lag", &["events:int seconds:num?"]),
+    ("Rates", &["arriving_per_second:num applied_per_second:num"]),
+    ("Monitor", &["well:bool? said:str?"]),
     (
         "OpsStatus",
-        &[
-            "at:at stream:{any}? projection:{any}? lag:{any}? rates:{any}? monitor:{any}? findings:[#Finding]",
-        ],
+        &["at:at stream:#StreamStatus? projection:#ProjectionStatus? lag:#Lag? rates:#Rates? \
+        monitor:#Monitor? findings:[#Finding]"],
     ),
     (
         "LetterGroup",
@@ -137,8 +157,9 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     (
         "AuditEntry",
         &["id:int who:str command:str arguments:any reason:str? started_at:at ended_at:at? \
-        succeeded:bool? result:any"],
+        succeeded:bool? result:any progress:#Progress?!"],
     ),
+    ("Progress", &["what:str done:int total:int"]),
     ("Audit", &["items:[#AuditEntry]"]),
     ("Begun", &["id:int href:str"]),
     ("Lane", &["lane:int seq:int fence:int updated_at:at"]),
@@ -262,6 +283,9 @@ pub(super) fn kind(text: &str) -> Value {
         "amount" => json!({ "type": "string", "pattern": "^[0-9]{1,20}(\\.[0-9]{1,6})?$" }),
         "text" => json!({ "type": "string", "minLength": 1, "maxLength": 100, "pattern": "\\S" }),
         "window" => json!({ "type": "string", "pattern": "^[1-9][0-9]{0,3}d$" }),
+        "secret" => {
+            json!({ "type": "string", "minLength": 16, "maxLength": 200, "pattern": "^[!-~]+$" })
+        }
         "cursor" => json!({ "type": "string", "pattern": "^[A-Za-z0-9_-]+$" }),
         "natural" => json!({ "type": "integer", "minimum": 0 }),
         "small" => json!({ "type": "integer", "minimum": 0, "maximum": u32::MAX }),

@@ -3,28 +3,32 @@
 //! answers its report.
 //!
 //! What may take long is begun, one at a time, and answered with 202 and the address of its audit row,
-//! which tells what came of it. Where the command line asks a person, `confirm=true` is needed.
+//! which tells how far it is and what came of it. Where the command line asks a person, `confirm=true` is needed.
 
 pub(crate) mod change;
 pub(crate) mod copy;
 pub(crate) mod look;
 pub(crate) mod rebuild;
+pub(crate) mod work;
 
 use std::sync::Arc;
 
 use axum::{
-    http::{HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
     response::Response,
 };
-use projector::ops::{
-    Tools,
-    audit::{self, Act},
+use projector::{
+    ops::{
+        Tools,
+        audit::{self, Act},
+    },
+    rebuild::Report,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::OwnedSemaphorePermit;
 use uuid::Uuid;
 
+use self::work::Turn;
 use super::{
     COST,
     report::{respond, told},
@@ -44,13 +48,14 @@ struct Command {
     app: Arc<App>,
     key_id: Uuid,
     params: Params,
+    headers: HeaderMap,
 }
 
 impl Command {
     async fn of(asked: Asked) -> Result<Self, Problem> {
         let key_id = asked.app.keys.of_the_instance(&asked.headers).await?;
         asked.app.limits.admit_instance(key_id, COST)?;
-        Ok(Self { key_id, params: asked.params(), app: asked.app })
+        Ok(Self { key_id, params: asked.params(), headers: asked.headers, app: asked.app })
     }
 
     fn flag(&mut self, name: &'static str) -> bool {
@@ -92,8 +97,8 @@ impl Command {
 }
 
 /// The turn of long work; a conflict while somebody has it.
-fn turn(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
-    Arc::clone(&app.long_work).try_acquire_owned().map_err(|_| {
+fn turn(app: &App) -> Result<Turn, Problem> {
+    app.long_work.take().ok_or_else(|| {
         Problem::Refused("other long work goes on: `/ops/instance/audit` tells which".into())
     })
 }
@@ -102,8 +107,8 @@ fn turn(app: &App) -> Result<OwnedSemaphorePermit, Problem> {
 async fn begin<T: Serialize + Send + Sync + 'static, F>(
     app: &App,
     act: Act,
-    turn: OwnedSemaphorePermit,
-    work: impl FnOnce(Tools) -> F,
+    turn: Turn,
+    work: impl FnOnce(Tools, Report) -> F,
 ) -> Result<Response, Problem>
 where
     F: Future<Output = anyhow::Result<T>> + Send + 'static,
@@ -111,7 +116,7 @@ where
     let pool = app.ops.pool.clone();
     let tools = app.ops.apart().map_err(told)?;
     let id = audit::begin(&pool, &act).await?;
-    let work = Box::pin(work(tools));
+    let work = Box::pin(work(tools, turn.report(id)));
     tokio::spawn(async move {
         let _turn = turn;
         let outcome = work.await;

@@ -49,7 +49,11 @@ pub(super) fn told(error: anyhow::Error) -> Problem {
     if let Some(error) = error.chain().find_map(|cause| cause.downcast_ref::<sqlx::Error>()) {
         return Problem::from(error);
     }
-    if error.chain().any(|cause| cause.is::<ReadError>()) {
+    if let Some(fault) = error.chain().find_map(|cause| cause.downcast_ref::<ReadError>()) {
+        // What is asked for is not in the stream: no other try mends that.
+        if fault.is_fault() {
+            return Problem::Refused(fault.to_string());
+        }
         tracing::warn!(error = format!("{error:#}"), "the stream can't be read for an operator");
         return Problem::Unavailable;
     }

@@ -3,17 +3,22 @@
 use std::{process::Command, time::Duration};
 
 use serde_json::{Value, json};
-use tests::harness::{Answer, PATIENCE, Projection, Service, Setup, eventually};
+use tests::{
+    document::Document,
+    harness::{Answer, PATIENCE, Projection, Service, Setup, eventually},
+};
 
 use super::{history, json, last_audit, setup};
 
 async fn ask(api: &Service, method: &str, key: &str, path: &str) -> Answer {
     let bearer = format!("Bearer {key}");
     let headers = [("authorization", bearer.as_str())];
-    match method {
+    let answer = match method {
         "POST" => api.post(path, &headers, "").await.unwrap(),
         _ => api.get(path, &headers).await.unwrap(),
-    }
+    };
+    Document::of(api).await.check(method, path, &answer);
+    answer
 }
 
 /// The API over a projection that has one dead letter, put there by hand.

@@ -1,7 +1,14 @@
 //! `/ops/instance`: what the command line does, over HTTP, with a key of no org.
 
 use serde_json::{Value, json};
-use tests::harness::{Answer, PATIENCE, Projection, Service, eventually};
+use tests::{
+    document::Document,
+    harness::{Answer, PATIENCE, Projection, Service, eventually},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{history, json, last_audit, setup};
 
@@ -9,6 +16,7 @@ struct Console {
     projection: Projection,
     api: Service,
     key: String,
+    document: Document,
 }
 
 impl Console {
@@ -16,22 +24,48 @@ impl Console {
         let mut projection = Projection::start(setup()).await;
         projection.publish(&history(20, 300, seed)).await;
         projection.check().await;
+        Self::over(projection).await
+    }
+
+    async fn over(projection: Projection) -> Self {
         let api = projection.ground.start("query-api").unwrap();
         api.wait_until_ready().await;
         let key = projection.ground.create_instance_key();
-        Self { projection, api, key }
+        let document = Document::of(&api).await;
+        Self { projection, api, key, document }
     }
 
     async fn get(&self, path: &str) -> Answer {
         let bearer = format!("Bearer {}", self.key);
         let path = format!("/ops/instance/{path}");
-        self.api.get(&path, &[("authorization", &bearer)]).await.unwrap()
+        let answer = self.api.get(&path, &[("authorization", &bearer)]).await.unwrap();
+        self.document.check("GET", &path, &answer);
+        answer
     }
 
     async fn post(&self, path: &str, body: &str) -> Answer {
         let bearer = format!("Bearer {}", self.key);
         let path = format!("/ops/instance/{path}");
-        self.api.post(&path, &[("authorization", &bearer)], body).await.unwrap()
+        let answer = self.api.post(&path, &[("authorization", &bearer)], body).await.unwrap();
+        self.document.check("POST", &path, &answer);
+        answer
+    }
+
+    /// The bytes of a file.
+    async fn fetch(&self, path: &str, headers: &[(&str, &str)]) -> Vec<u8> {
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = client.get(format!("{}/ops/instance/{path}", self.api.url()));
+        let request =
+            headers.iter().fold(request.bearer_auth(&self.key), |request, (name, value)| {
+                request.header(*name, *value)
+            });
+        // The export before gives its turn back when its last piece is taken.
+        eventually(&format!("{path} is given"), PATIENCE, async || {
+            let answer = request.try_clone()?.send().await.ok()?;
+            let answer = (answer.status() == 200).then_some(answer)?;
+            answer.bytes().await.ok().map(|file| file.to_vec())
+        })
+        .await
     }
 
     async fn does(&self, path: &str) -> Value {
@@ -76,6 +110,8 @@ async fn the_projection_is_paused_moved_and_resumed() {
     assert_eq!(paused["reason"], "test");
     let elsewhere = console.post("checkpoint/set?to_seq=0&expect=1&reason=again", "").await;
     assert_eq!(elsewhere.status, 409, "{elsewhere:?}");
+    let beyond = format!("checkpoint/set?to_seq={}&expect={last}&reason=again", last + 1);
+    assert_eq!(console.post(&beyond, "").await.status, 409, "there is no such event");
     assert_eq!(console.post("checkpoint/set?to_seq=0&reason=x", "").await.status, 400);
     let moved = console.does(&set).await;
     assert_eq!((&moved["again"], &moved["skipped"]), (&json!(last), &json!(0)));
@@ -113,6 +149,8 @@ async fn the_tables_are_rebuilt_swapped_and_put_back() {
     assert_eq!(console.get("rebuild").await.json(), json!({ "rebuild": null }));
     let plan = console.get("rebuild/plan").await.json();
     assert_eq!(plan["events"], console.projection.last_seq(), "{plan}");
+    let leads = console.projection.leads().await.len();
+    assert_eq!(plan["leads"], leads, "a table that was never analysed is counted");
     let reason = "confirm=true&reason=test";
     assert_eq!(console.post("rebuild/start?reason=test", "").await.status, 400);
     let swap = console.ends(&format!("rebuild/swap?{reason}"), "").await;
@@ -142,6 +180,10 @@ async fn the_stream_is_carried_elsewhere() {
     assert_eq!(last_audit(&from.projection)["command"], "export");
     let part = from.get("export?from_seq=3&to_seq=7").await;
     assert_eq!(part.body.lines().count(), 7);
+    let packed = from.fetch("export?compression=zstd", &[]).await;
+    let unpacked = zstd::decode_all(packed.as_slice()).unwrap();
+    let messages = |text: &str| text.lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(messages(str::from_utf8(&unpacked).unwrap()), messages(&file.body));
 
     assert_eq!(to.post("import?reason=move", &file.body).await.status, 400, "not confirmed");
     let import = "import?confirm=true&reason=move";
@@ -157,6 +199,95 @@ async fn the_stream_is_carried_elsewhere() {
         arrivals.map(|arrival| tests::naive::Arrival { seq: arrival.seq + first, ..arrival }),
     );
     to.projection.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_masked_export_has_no_names_and_the_same_pseudonyms_under_the_same_key() {
+    let console = Console::start(97).await;
+    let key = [("leadpulse-mask-key", "a key for masking that is long")];
+    let unmasked = console.fetch("export", &[]).await;
+    let masked = console.fetch("export?mask=true", &key).await;
+    let masked_again = console.fetch("export?mask=true", &key).await;
+    let forgotten = console.fetch("export?mask=true", &[]).await;
+    let text = |file: &[u8]| String::from_utf8(file.to_vec()).unwrap();
+    let messages = |file: &[u8]| text(file).lines().skip(1).map(str::to_owned).collect::<Vec<_>>();
+    assert_eq!(messages(&masked), messages(&masked_again));
+    assert_ne!(messages(&masked), messages(&forgotten));
+    let leads = console.projection.leads().await;
+    let names = leads.values().filter_map(|lead| serde_json::to_string(lead.name.as_ref()?).ok());
+    let names: Vec<_> =
+        names.filter(|name| name.len() > 8 && text(&unmasked).contains(name)).collect();
+    assert!(names.len() > 5, "{names:?}");
+    for name in names {
+        assert!(!text(&masked).contains(&name) && !text(&forgotten).contains(&name), "{name}");
+    }
+    assert_eq!(last_audit(&console.projection)["arguments"]["masked"], true);
+    let bearer = format!("Bearer {}", console.key);
+    for (path, key) in [("export", key[0].1), ("export?mask=true", "short")] {
+        let headers = [("authorization", bearer.as_str()), ("leadpulse-mask-key", key)];
+        let refused = console.api.get(&format!("/ops/instance/{path}"), &headers).await.unwrap();
+        assert_eq!(refused.status, 400, "{path}: {refused:?}");
+        assert!(!refused.body.contains("a key for masking"), "{refused:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_work_tells_how_far_it_is() {
+    let console = Console::start(98).await;
+    let mut lock = console.projection.ground.database.pool.begin().await.unwrap();
+    // A replay writes when it has folded: it waits for the lanes.
+    sqlx::query("select from checkpoint for update").execute(&mut *lock).await.unwrap();
+    let begun = console.post("replay?confirm=true&from_seq=1", "").await;
+    let place = begun.header("location").unwrap().replace("/ops/instance/", "");
+    let progress = eventually("it tells how far it is", PATIENCE, async || {
+        let entry = console.get(&place).await.json();
+        assert!(entry["ended_at"].is_null(), "{entry}");
+        entry["progress"].is_object().then(|| entry["progress"].clone())
+    })
+    .await;
+    assert!(progress["total"].as_u64() >= progress["done"].as_u64(), "{progress}");
+    lock.rollback().await.unwrap();
+    let ended = eventually("it ends", PATIENCE, async || {
+        let entry = console.get(&place).await.json();
+        entry["ended_at"].is_string().then_some(entry)
+    })
+    .await;
+    assert!(ended["progress"].is_null() && ended["succeeded"] == true, "{ended}");
+}
+
+/// More than the sockets between the two can hold, and a client that reads none of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_whose_client_takes_nothing_gives_its_turn_back() {
+    let silence = ("LEADPULSE_QUERY_API_TRANSFER_SILENCE_MS".to_owned(), "1500".to_owned());
+    let mut setup = setup();
+    setup.environment.push(silence);
+    let mut projection = Projection::start(setup).await;
+    projection.settle().await;
+    projection.projector.kill9();
+    let jetstream = projection.jetstream().await;
+    for _ in 0..300 {
+        let subject = "leadpulse.events.demo.9001.other";
+        jetstream.publish(subject, "x".repeat(100_000).into()).await.unwrap().await.unwrap();
+    }
+    let console = Console::over(projection).await;
+    let mut client = TcpStream::connect(console.api.url().replace("http://", "")).await.unwrap();
+    let request = format!(
+        "GET /ops/instance/export HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {}\r\n\r\n",
+        console.key
+    );
+    client.write_all(request.as_bytes()).await.unwrap();
+    let mut first = [0; 15];
+    client.read_exact(&mut first).await.unwrap();
+    assert_eq!(&first, b"HTTP/1.1 200 OK");
+    assert_eq!(console.post("verify", "").await.status, 409, "the export has the turn");
+    eventually("the turn is free again", PATIENCE, async || {
+        (console.post("verify", "").await.status == 202).then_some(())
+    })
+    .await;
+    let mut rest = Vec::new();
+    client.read_to_end(&mut rest).await.ok();
+    assert!(!rest.ends_with(b"0\r\n\r\n"), "the answer breaks off, so that its client knows");
+    assert!(console.api.log_text().contains("its client takes nothing"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

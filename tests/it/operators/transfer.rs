@@ -74,6 +74,27 @@ async fn a_file_that_is_not_whole_or_was_changed_is_refused_before_anything_is_p
     fs::remove_dir_all(folder).unwrap();
 }
 
+/// The shell bounds the size of files as a full disk would; the signal of it is ignored.
+#[tokio::test]
+async fn an_export_that_fails_leaves_no_file() {
+    let from = filled(75).await;
+    let folder = tempfile();
+    let file = format!("{folder}/all.ndjson");
+    let export = from.ground.command("projector", &["export", "--plain", "--output", &file]);
+    let mut shell = std::process::Command::new("sh");
+    shell.args(["-c", "trap '' XFSZ; ulimit -f 8; exec \"$0\" \"$@\""]);
+    shell.arg(export.get_program()).args(export.get_args()).env_clear();
+    shell.envs(export.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let failed = shell.output().unwrap();
+    let said = String::from_utf8_lossy(&failed.stderr);
+    assert_eq!(failed.status.code(), Some(1), "{said}");
+    assert!(said.contains("too large"), "{said}");
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 0, "neither the file nor a part of it");
+    json(&from, 0, &["export", "--plain", "--output", &file]);
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 1);
+    fs::remove_dir_all(folder).unwrap();
+}
+
 #[tokio::test]
 async fn a_masked_copy_has_no_names_and_the_same_figures() {
     let from = filled(73).await;

@@ -2,66 +2,9 @@
 
 use serde_json::Value;
 
-use super::fixture::{LETTER, METRICS, Reads, USERS, walks};
+use tests::document::faults;
 
-/// All that is wrong with a value.
-fn faults(document: &Value, schema: &Value, value: &Value, place: &str, out: &mut Vec<String>) {
-    if let Some(name) = schema["$ref"].as_str() {
-        let schema = document.pointer(name.trim_start_matches('#')).unwrap_or(&Value::Null);
-        assert!(schema.is_object(), "{name} is not in the document");
-        return faults(document, schema, value, place, out);
-    }
-    if let Some(forms) = schema["oneOf"].as_array() {
-        let wrong = |form: &Value| {
-            let mut found = Vec::new();
-            faults(document, form, value, place, &mut found);
-            found
-        };
-        let all: Vec<_> = forms.iter().map(wrong).collect();
-        if !all.iter().any(Vec::is_empty) {
-            out.extend(all.into_iter().flatten());
-        }
-        return;
-    }
-    let fits = match schema["type"].as_str() {
-        None => true,
-        Some("object") => value.is_object(),
-        Some("array") => value.is_array(),
-        Some("string") => value.is_string(),
-        Some("integer") => value.is_i64() || value.is_u64(),
-        Some("number") => value.is_number(),
-        Some("boolean") => value.is_boolean(),
-        Some("null") => value.is_null(),
-        Some(other) => panic!("the document has the type {other}"),
-    };
-    if !fits {
-        out.push(format!("{place}: {value} is no {}", schema["type"]));
-        return;
-    }
-    if let Some(words) = schema["enum"].as_array()
-        && !words.contains(value)
-    {
-        out.push(format!("{place}: {value} is none of {words:?}"));
-    }
-    for (index, item) in value.as_array().into_iter().flatten().enumerate() {
-        faults(document, &schema["items"], item, &format!("{place}[{index}]"), out);
-    }
-    for (name, field) in value.as_object().into_iter().flatten() {
-        let place = format!("{place}.{name}");
-        match (&schema["properties"][name], &schema["additionalProperties"]) {
-            (Value::Null, Value::Bool(false)) => {
-                out.push(format!("{place} is not in the document"))
-            }
-            (Value::Null, rest) => faults(document, rest, field, &place, out),
-            (known, _) => faults(document, known, field, &place, out),
-        }
-    }
-    for name in schema["required"].as_array().into_iter().flatten() {
-        if value.get(name.as_str().unwrap()).is_none() {
-            out.push(format!("{place}.{name} is missing"));
-        }
-    }
-}
+use super::fixture::{LETTER, METRICS, Reads, USERS, walks};
 
 /// A value that the parameter takes, for each that is in the document.
 fn sample(name: &str, schema: &Value) -> String {

@@ -1,5 +1,7 @@
 //! Out of the stream.
 
+use std::io::Write as _;
+
 use anyhow::Result;
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chrono::Utc;
@@ -14,6 +16,9 @@ use crate::{
     ops::Tools,
     reader::range::{Bounds, Edge, RangeReader, Select},
 };
+
+/// How hard zstd tries.
+const LEVEL: i32 = 3;
 
 #[derive(Debug, Clone, Serialize)]
 pub struct Exported {
@@ -37,6 +42,8 @@ pub struct Part {
 pub struct Export {
     reader: RangeReader,
     mask: Option<Mask>,
+    /// Compresses what goes out; none after the end, and where nothing is compressed.
+    packer: Option<zstd::Encoder<'static, Vec<u8>>>,
     head: Option<Head>,
     digest: Sha256,
     report: Exported,
@@ -44,7 +51,13 @@ pub struct Export {
 }
 
 impl Export {
-    pub async fn open(tools: &Tools, part: &Part, mask: Option<Mask>) -> Result<Self> {
+    /// Packed is compressed with zstd.
+    pub async fn open(
+        tools: &Tools,
+        part: &Part,
+        mask: Option<Mask>,
+        packed: bool,
+    ) -> Result<Self> {
         let (stream, seen) = tools.stream().await?;
         let bounds = Bounds::resolve(&stream, &seen, part.since, part.until).await?;
         let masked = mask.is_some();
@@ -60,11 +73,35 @@ impl Export {
         let reader =
             RangeReader::open(&stream, &seen.identity, bounds, part.select.clone()).await?;
         let report = Exported { from_seq: from, to_seq: to, messages: 0, unreadable: 0, masked };
-        Ok(Self { reader, mask, head: Some(head), digest: Sha256::new(), report, ended: false })
+        let packer = packed.then(|| zstd::Encoder::new(Vec::new(), LEVEL)).transpose()?;
+        let (head, digest) = (Some(head), Sha256::new());
+        Ok(Self { reader, mask, packer, head, digest, report, ended: false })
+    }
+
+    /// The next piece of the file; none after the end.
+    pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        loop {
+            let lines = self.lines().await?;
+            let Some(packer) = &mut self.packer else { return Ok(lines.map(String::into_bytes)) };
+            let piece = match &lines {
+                Some(lines) => {
+                    packer.write_all(lines.as_bytes())?;
+                    std::mem::take(packer.get_mut())
+                }
+                None => match self.packer.take() {
+                    Some(packer) => packer.finish()?,
+                    None => return Ok(None),
+                },
+            };
+            // A compressor waits until it has seen enough.
+            if !piece.is_empty() {
+                return Ok(Some(piece));
+            }
+        }
     }
 
     /// The next lines; none after the end.
-    pub async fn next(&mut self) -> Result<Option<String>> {
+    async fn lines(&mut self) -> Result<Option<String>> {
         if let Some(head) = self.head.take() {
             return Ok(Some(serde_json::to_string(&head)? + "\n"));
         }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use sha2::Sha256;
 
 /// A shorter key can be guessed.
-const SHORTEST: usize = 16;
+pub const SHORTEST: usize = 16;
 /// Fields of an event that are a lead's name.
 const LEAD_NAMES: [&str; 3] = ["pulseName", "itemName", "parentItemName"];
 /// Texts that people wrote.

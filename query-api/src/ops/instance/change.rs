@@ -1,8 +1,6 @@
 //! The projection stands still, goes on, begins elsewhere; a part of the stream is applied again; the
 //! tables are compared with the stream.
 
-use std::sync::Arc;
-
 use axum::response::Response;
 use chrono::{DateTime, Utc};
 use leadpulse_nats::{Kind, instant::parse_or_age};
@@ -112,9 +110,10 @@ pub(crate) async fn replay(asked: Asked) -> Result<Response, Problem> {
     let act = command.act("replay", arguments, reason);
     let app = command.finish()?;
     let turn = turn(&app)?;
-    begin(&app, act, turn, |tools| async move {
+    begin(&app, act, turn, |tools, report| async move {
         tools.check_schema().await?;
-        Box::pin(repair::replay(&tools, &wanted, dry_run, &|_, _| {})).await
+        let watch = |done, total| report("folding", done, total);
+        Box::pin(repair::replay(&tools, &wanted, dry_run, &watch)).await
     })
     .await
 }
@@ -131,8 +130,8 @@ pub(crate) async fn verify(asked: Asked) -> Result<Response, Problem> {
     let act = command.act("verify", arguments, None);
     let app = command.finish()?;
     let turn = turn(&app)?;
-    begin(&app, act, turn, |tools| async move {
-        let verdict = verifies::verify(tools.config, scope, Arc::new(|_, _, _| {})).await?;
+    begin(&app, act, turn, |tools, report| async move {
+        let verdict = verifies::verify(tools.config, scope, report).await?;
         Ok(verdict.to_json())
     })
     .await

@@ -14,68 +14,99 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use projector::ops::{
     audit::{Act, audited},
-    transfer::{self, Export, Part},
+    transfer::{self, Export, Mask, Part, SHORTEST},
 };
+use secrecy::SecretString;
 use serde_json::json;
-use tokio::{
-    io::AsyncWriteExt,
-    sync::{OwnedSemaphorePermit, mpsc},
-    task::spawn_blocking,
-    time::timeout,
-};
+use tokio::{io::AsyncWriteExt, sync::mpsc, task::spawn_blocking, time::timeout};
 
-use super::{super::report::told, Command, begin, turn};
+use super::{super::report::told, Command, begin, turn, work::Turn};
 use crate::{asked::Asked, problem::Problem, state::App};
 
 /// Bytes of a file that is sent; larger ones are for the command line.
 const MOST: u64 = 1 << 30;
-/// A client that sends nothing for so long has gone away.
-const SILENCE: Duration = Duration::from_secs(30);
-/// And who has not sent all after this does not keep the turn of long work from others.
+/// The key of the pseudonyms; without one, a key is made up for the file and forgotten.
+const MASK_KEY: &str = "leadpulse-mask-key";
+/// Who has not sent all after this does not keep the turn of long work from others.
 const WHOLE: Duration = Duration::from_secs(30 * 60);
 
 pub(crate) async fn export(asked: Asked) -> Result<Response, Problem> {
     let mut command = Command::of(asked).await?;
     let (since, until) = (command.edge("from_seq", "since"), command.edge("to_seq", "until"));
     let part = Part { since, until, select: command.select() };
-    let act = command.act("export", json!({ "part": format!("{part:?}") }), None);
+    let packed = command.params.choice("compression", &[("none", false), ("zstd", true)], false);
+    let key = command.mask_key();
+    let arguments = json!({ "part": format!("{part:?}"), "masked": key.is_some() });
+    let act = command.act("export", arguments, None);
     let app = command.finish()?;
+    let mask = key.map(|key| Mask::new(key, &app.ops.config)).transpose().map_err(told)?;
     let turn = turn(&app)?;
-    let export = Export::open(&app.ops, &part, None).await.map_err(told)?;
+    let export = Export::open(&app.ops, &part, mask, packed).await.map_err(told)?;
     // It changes nothing, but what leaves the house is written down.
     audited(&app.ops.pool, &act, async { Ok(json!({ "begun": true })) }).await.map_err(told)?;
     let (sender, pieces) = mpsc::channel(1);
-    tokio::spawn(send(export, sender, turn));
-    let body = Body::from_stream(stream::unfold(pieces, async |mut pieces| {
-        pieces.recv().await.map(|piece| (piece, pieces))
+    tokio::spawn(send(export, sender, turn, silence(&app)));
+    let body = Body::from_stream(stream::unfold(Some(pieces), async |pieces| {
+        let mut pieces = pieces?;
+        match pieces.recv().await {
+            Some(Ok(Some(piece))) => Some((Ok(piece), Some(pieces))),
+            Some(Ok(None)) => None,
+            Some(Err(error)) => Some((Err(error), None)),
+            // Not the end: the connection breaks off.
+            None => Some((Err(anyhow::anyhow!("the export was given up")), None)),
+        }
     }));
+    let form = if packed { "application/zstd" } else { "application/x-ndjson" };
     let headers = [
-        (header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson")),
+        (header::CONTENT_TYPE, HeaderValue::from_static(form)),
         (header::CACHE_CONTROL, HeaderValue::from_static("private, no-store")),
     ];
     Ok((headers, body).into_response())
 }
 
-type Piece = anyhow::Result<Bytes>;
-
-/// Not driven by the client: one that takes nothing for a while must not keep the turn. The status is sent;
-/// a file without its end is the only way left to say that something failed.
-async fn send(mut export: Export, pieces: mpsc::Sender<Piece>, _turn: OwnedSemaphorePermit) {
-    loop {
-        let piece = match export.next().await {
-            Ok(None) => return,
-            Ok(Some(lines)) => Ok(Bytes::from(lines)),
-            Err(error) => {
-                tracing::warn!(error = format!("{error:#}"), "an export ends early");
-                Err(error)
+impl Command {
+    /// What names are masked with, if they are to be. A key without `mask=true` is a mistake that would let
+    /// out what should stay.
+    fn mask_key(&mut self) -> Option<SecretString> {
+        let sent =
+            self.headers.get(MASK_KEY).map(|key| key.to_str().unwrap_or_default().to_owned());
+        if sent.as_ref().is_some_and(|key| key.len() < SHORTEST) {
+            self.params.fault(MASK_KEY, format!("has fewer than {SHORTEST} characters"));
+        }
+        match (self.flag("mask"), sent) {
+            (true, Some(key)) => Some(key.into()),
+            (true, None) => Some(hex::encode(rand::random::<[u8; 32]>()).into()),
+            (false, Some(_)) => {
+                self.params.fault("mask", "must be true: there is a key to mask with");
+                None
             }
-        };
-        let failed = piece.is_err();
-        let taken = timeout(SILENCE, pieces.send(piece)).await;
+            (false, None) => None,
+        }
+    }
+}
+
+/// The other side of a transfer that is silent for so long has gone away.
+fn silence(app: &App) -> Duration {
+    app.ops.config.query_api.transfer_silence
+}
+
+/// The last one is none: whoever goes away without it has not ended well.
+type Piece = anyhow::Result<Option<Bytes>>;
+
+/// Not driven by the client: one that takes nothing for a while must not keep the turn.
+async fn send(mut export: Export, pieces: mpsc::Sender<Piece>, _turn: Turn, silence: Duration) {
+    loop {
+        let piece = export.next().await.map(|piece| piece.map(Bytes::from));
+        if let Err(error) = &piece {
+            tracing::warn!(error = format!("{error:#}"), "an export ends early");
+        }
+        let last = !matches!(piece, Ok(Some(_)));
+        let taken = timeout(silence, pieces.send(piece)).await;
         if !matches!(taken, Ok(Ok(()))) {
             tracing::warn!("an export ends early: its client takes nothing");
+            return;
         }
-        if failed || !matches!(taken, Ok(Ok(()))) {
+        if last {
             return;
         }
     }
@@ -103,27 +134,28 @@ pub(crate) async fn import(Sent { asked, body }: Sent) -> Result<Response, Probl
     let act = command.act("import", json!({}), Some(reason));
     let app = command.finish()?;
     let turn = turn(&app)?;
-    let file = timeout(WHOLE, save(body)).await.map_err(|_| Problem::Unavailable)??;
+    let file =
+        timeout(WHOLE, save(body, silence(&app))).await.map_err(|_| Problem::Unavailable)??;
     let again = file.try_clone().map_err(|error| no_room(&error))?;
     let checked = spawn_blocking(move || transfer::check(again)).await;
     let (head, messages) = checked.map_err(|_| Problem::Internal)?.map_err(told)?;
     let act = Act { arguments: json!({ "head": head, "messages": messages }), ..act };
-    begin(&app, act, turn, |tools| async move {
+    begin(&app, act, turn, |tools, report| async move {
         tools.check_schema().await?;
         let mut file = file;
         std::io::Seek::rewind(&mut file).context("the file can't be read again")?;
-        transfer::import(&tools, file, &|_| {}).await
+        transfer::import(&tools, file, &|done| report("importing", done, messages)).await
     })
     .await
 }
 
 /// The body in a file without a name: it is gone with the process.
-async fn save(body: Body) -> Result<File, Problem> {
+async fn save(body: Body, silence: Duration) -> Result<File, Problem> {
     let file = tempfile::tempfile().map_err(|error| no_room(&error))?;
     let mut file = tokio::fs::File::from_std(file);
     let (mut pieces, mut length) = (body.into_data_stream(), 0_u64);
     loop {
-        let piece = timeout(SILENCE, pieces.next()).await.map_err(|_| Problem::Unavailable)?;
+        let piece = timeout(silence, pieces.next()).await.map_err(|_| Problem::Unavailable)?;
         let Some(piece) = piece else { break };
         let piece = piece.map_err(|_| Problem::Refused("the body broke off".into()))?;
         length += piece.len() as u64;

@@ -7,7 +7,7 @@ use axum::response::Response;
 use projector::{
     ops::Tools,
     rebuild::{
-        Rebuilder,
+        Rebuilder, Report,
         command::{Command as Rebuild, Why, obey},
     },
 };
@@ -22,16 +22,21 @@ use super::{
 };
 use crate::{asked::Asked, problem::Problem};
 
-async fn carry(tools: Tools, wish: &Rebuild, who: &str) -> anyhow::Result<Value> {
-    let tool = Rebuilder::open(tools, Arc::new(|_, _, _| {})).await?;
+async fn carry(tools: Tools, wish: &Rebuild, who: &str, report: Report) -> anyhow::Result<Value> {
+    let tool = Rebuilder::open(tools, report).await?;
     Box::pin(obey(&tool, wish, who)).await
+}
+
+/// For what is done before anybody can ask how far it is.
+fn silent() -> Report {
+    Arc::new(|_, _, _| {})
 }
 
 pub(crate) async fn status(asked: Asked) -> Result<Response, Problem> {
     let command = Command::of(asked).await?;
     let who = command.who();
     let app = command.finish()?;
-    let last = carry(app.ops.clone(), &Rebuild::Status, &who).await.map_err(told)?;
+    let last = carry(app.ops.clone(), &Rebuild::Status, &who, silent()).await.map_err(told)?;
     respond(&json!({ "rebuild": last }))
 }
 
@@ -39,7 +44,7 @@ pub(crate) async fn plan(asked: Asked) -> Result<Response, Problem> {
     let command = Command::of(asked).await?;
     let who = command.who();
     let app = command.finish()?;
-    respond(&carry(app.ops.clone(), &Rebuild::Plan, &who).await.map_err(told)?)
+    respond(&carry(app.ops.clone(), &Rebuild::Plan, &who, silent()).await.map_err(told)?)
 }
 
 pub(crate) async fn start(asked: Asked) -> Result<Response, Problem> {
@@ -86,12 +91,13 @@ async fn long(command: Command, wish: Rebuild) -> Result<Response, Problem> {
     let app = command.finish()?;
     let turn = turn(&app)?;
     let act = wish.act(&who);
-    begin(&app, act, turn, |tools| async move { carry(tools, &wish, &who).await }).await
+    begin(&app, act, turn, |tools, report| async move { carry(tools, &wish, &who, report).await })
+        .await
 }
 
 async fn short(command: Command, wish: Rebuild) -> Result<Response, Problem> {
     let who = command.who();
     let app = command.finish()?;
     let (act, tools) = (wish.act(&who), app.ops.clone());
-    carry_out(&app, act, async move { carry(tools, &wish, &who).await }).await
+    carry_out(&app, act, async move { carry(tools, &wish, &who, silent()).await }).await
 }
