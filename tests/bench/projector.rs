@@ -3,6 +3,7 @@
 mod agents;
 mod limits;
 mod live;
+mod users;
 
 use std::{
     sync::Arc,
@@ -59,6 +60,8 @@ enum Part {
     Growth,
     /// What the figures of agents cost
     Agents,
+    /// What the users of an org cost
+    Users,
 }
 
 impl Options {
@@ -91,6 +94,9 @@ pub(crate) async fn run(options: &Options) {
     }
     if options.wants(Part::Agents) {
         agents::agents(&stage).await;
+    }
+    if options.wants(Part::Users) {
+        users::users(&stage).await;
     }
 }
 
