@@ -11,7 +11,7 @@ pub struct Nats {
     /// Replicas of the streams: 1, 3 or 5. Default: 1.
     pub replicas: u32,
     /// The server's monitoring address, `http://HOST:PORT`: the only place that tells how often it syncs
-    /// to disk. Default: none.
+    /// to disk, and that it can't write. Default: none.
     pub monitor: Option<String>,
     /// What must hold before ingest takes a webhook: `version`, `settings`, `duplicates`, `discard`,
     /// `replicas`, `fsync`. Where one of these fails it refuses to start. Default: none, it only says so.

@@ -1,5 +1,6 @@
-use std::{fs, process::Command};
+use std::fs;
 
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::Value;
 use tests::harness::{App, PATIENCE, Projection, Setup, eventually};
 
@@ -43,9 +44,9 @@ async fn a_nats_server_that_can_not_write_is_named_by_status_with_its_monitoring
     projection.publish(&history(5, 40, 92)).await;
     projection.settle().await;
     assert_eq!(findings(&projection), "[]");
-    let limit =
-        ["--fsize=1000", "--pid", &projection.ground.nats.pid().to_string()].map(str::to_owned);
-    assert!(Command::new("prlimit").args(limit).status().unwrap().success());
+    let server = Pid::from_raw(projection.ground.nats.pid().cast_signed());
+    let little = Rlimit { current: Some(1000), maximum: Some(1000) };
+    prlimit(server, Resource::Fsize, little).unwrap();
     let jetstream = projection.jetstream().await;
     jetstream.publish("leadpulse.events.demo.9001.other", "x".repeat(5000).into()).await.unwrap();
     let said = eventually("status says so", PATIENCE, async || {
