@@ -8,7 +8,7 @@ use leadpulse_service::config::Config;
 use projector::{agents::Worker, lane::Progress};
 use sqlx::Row;
 use tests::{
-    harness::{ORG, Projection, configuration},
+    harness::{ORG, PATIENCE, Projection, configuration, wait_until},
     naive::{AgentMetrics, World, tables},
 };
 
@@ -60,4 +60,27 @@ async fn agent_metrics_are_exact_while_the_clock_turns() {
         let to = if turn % 2 == 0 { next - 1 } else { next };
         now.store(to.max(now.load(Ordering::SeqCst)), Ordering::SeqCst);
     }
+}
+
+/// Windows and the hot rule are the configuration's: rows of windows that are gone go, those of new ones come,
+/// and the others are what the rule of today makes of them, without an event.
+#[tokio::test(flavor = "multi_thread")]
+async fn changed_windows_are_those_of_every_agent_after_a_restart() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(30, 500, 44)).await;
+    projection.check().await;
+    let mut rules = projection.ground.rules.clone();
+    rules.windows_days = vec![5, 30, 400];
+    rules.hot_min_deals = 1;
+    projection.ground.reconfigure(rules);
+    projection.projector.kill_and_restart();
+    let pool = projection.ground.database.pool.clone();
+    wait_until("the new windows are computed", PATIENCE, async || {
+        let sql = "select exists (select from agent_metrics where window_days = 400)
+                   and not exists (select from agent_metrics where window_days in (7, 90))
+                   and not exists (select from agent_dirty)";
+        sqlx::query_scalar::<_, bool>(sql).fetch_one(&pool).await.unwrap()
+    })
+    .await;
+    projection.check().await;
 }
