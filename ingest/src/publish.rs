@@ -15,10 +15,10 @@ use std::{
 
 use anyhow::{Context, Result};
 use async_nats::{
-    HeaderMap,
+    HeaderMap, HeaderName,
+    header::NATS_MESSAGE_ID,
     jetstream::{self, ErrorCode},
 };
-use leadpulse_nats::envelope::MESSAGE_ID;
 use leadpulse_service::{
     config,
     trace::{TRACEPARENT, TraceContext},
@@ -32,6 +32,8 @@ use tracing::debug;
 
 use crate::{answer::Refusal, event::Record, http::InFlight, stream::Broker};
 use batch::{Answer, Batches, Outgoing};
+
+const TRACE: HeaderName = HeaderName::from_static(TRACEPARENT);
 
 /// How long an acknowledgement may take before the record is sent once more. A healthy broker needs
 /// milliseconds, one that was just restarted has forgotten what it was asked.
@@ -135,8 +137,8 @@ impl Publisher {
 
     fn attempt(&self, record: &Record, trace: &TraceContext) -> oneshot::Receiver<Answer> {
         let mut headers = HeaderMap::new();
-        headers.insert(MESSAGE_ID, record.message_id());
-        headers.insert(TRACEPARENT, trace.to_string());
+        headers.insert(NATS_MESSAGE_ID, record.message_id());
+        headers.insert(TRACE, trace.to_string());
         let (subject, payload) = (record.subject().into(), record.payload().clone());
         self.batches.send(Outgoing { subject, headers, payload })
     }

@@ -1,6 +1,6 @@
 //! The life of one webhook: read, answer a challenge, verify, understand, publish, answer.
 
-use std::{any::Any, sync::Arc, time::Instant};
+use std::{any::Any, collections::HashMap, sync::Arc, time::Instant};
 
 use axum::{
     Json,
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use chrono::Utc;
 use leadpulse_nats::Kind;
 use leadpulse_service::trace::{TRACEPARENT, TraceContext};
-use metrics::{Gauge, Histogram, counter, gauge, histogram};
+use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -129,6 +129,7 @@ fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
 pub(crate) struct Meters {
     in_flight: Gauge,
     stored_within: Histogram,
+    by_kind: HashMap<&'static str, Counter>,
 }
 
 impl Meters {
@@ -136,8 +137,20 @@ impl Meters {
         Self {
             in_flight: gauge!("ingest_webhooks_in_flight"),
             stored_within: histogram!("ingest_webhook_duration_seconds", "outcome" => "stored"),
+            by_kind: Kind::KNOWN.iter().map(|kind| (kind.token(), count_kind(kind))).collect(),
         }
     }
+
+    fn count(&self, kind: &Kind) {
+        match self.by_kind.get(kind.token()) {
+            Some(counter) => counter.increment(1),
+            None => count_kind(kind).increment(1),
+        }
+    }
+}
+
+fn count_kind(kind: &Kind) -> Counter {
+    counter!("ingest_events_total", "kind" => kind.token())
 }
 
 /// One line and three figures for each webhook. Never in them: headers, tokens, secrets, bodies.
@@ -163,7 +176,7 @@ fn account(meters: &Meters, webhook: &Webhook, began: Instant, outcome: &Result<
     match outcome {
         Ok(Done::Challenge(_)) => info!(source, trace_id = trace_id(), "challenge answered"),
         Ok(Done::Stored(stored, kind)) => {
-            counter!("ingest_events_total", "kind" => kind.token()).increment(1);
+            meters.count(kind);
             let (seq, duplicate, kind) = (stored.seq, stored.duplicate, kind.token());
             debug!(
                 source,

@@ -1,5 +1,7 @@
 //! Instants are UTC with microseconds; more digits are cut off, never rounded (spec.md §1).
 
+pub(crate) mod rfc3339;
+
 use chrono::{DateTime, TimeDelta, TimeZone, Utc};
 
 /// The latest instant that an event received now may claim for itself: a clock from the future must not

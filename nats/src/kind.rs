@@ -30,6 +30,25 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// All that are known today.
+    pub const KNOWN: [Self; 15] = [
+        Self::CreatePulse,
+        Self::UpdateColumnValue,
+        Self::UpdateName,
+        Self::ArchivePulse,
+        Self::DeletePulse,
+        Self::RestorePulse,
+        Self::MovePulseIntoGroup,
+        Self::MovePulseIntoBoard,
+        Self::MoveSubitem,
+        Self::CreateUpdate,
+        Self::EditUpdate,
+        Self::DeleteUpdate,
+        Self::CreateColumn,
+        Self::ItemSnapshot,
+        Self::UserSnapshot,
+    ];
+
     /// The kind of an `event.type`, in either spelling.
     pub fn of(event_type: &str) -> Self {
         match event_type {

@@ -54,8 +54,17 @@ impl TraceContext {
 
 impl fmt::Display for TraceContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let flags = u8::from(self.sampled);
-        write!(f, "00-{:032x}-{:016x}-{flags:02x}", self.trace_id, self.parent_id)
+        let mut digits = [0; 48];
+        let (trace, parent) = digits.split_at_mut(32);
+        // The two places are of the right length; the error can't occur.
+        hex::encode_to_slice(self.trace_id.to_be_bytes(), trace).map_err(|_| fmt::Error)?;
+        hex::encode_to_slice(self.parent_id.to_be_bytes(), parent).map_err(|_| fmt::Error)?;
+        let text = |digits| str::from_utf8(digits).map_err(|_| fmt::Error);
+        f.write_str("00-")?;
+        f.write_str(text(trace)?)?;
+        f.write_str("-")?;
+        f.write_str(text(parent)?)?;
+        f.write_str(if self.sampled { "-01" } else { "-00" })
     }
 }
 

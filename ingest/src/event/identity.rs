@@ -19,7 +19,7 @@ pub(super) fn of(event: &RawValue, fields: &Fields<'_>) -> String {
     let subscription_id = fields.subscription_id().filter(usable);
     let trigger_uuid = fields.trigger_uuid().filter(usable);
     match (subscription_id, trigger_uuid) {
-        (Some(subscription_id), Some(trigger_uuid)) => format!("{subscription_id}:{trigger_uuid}"),
+        (Some(subscription_id), Some(trigger_uuid)) => [subscription_id, trigger_uuid].join(":"),
         _ => digest(event),
     }
 }

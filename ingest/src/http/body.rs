@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -22,7 +22,7 @@ pub async fn read(mut body: Body, within: Duration) -> Result<Bytes, Refusal> {
     let deadline = Instant::now() + within;
     // The usual webhook comes in one piece and is not copied.
     let (mut only, mut joined) = (Bytes::new(), BytesMut::new());
-    loop {
+    while !body.is_end_stream() {
         let frame = match timeout_at(deadline, body.frame()).await {
             Err(_) => return Err(Refusal::BodyTooSlow),
             Ok(None) => break,

@@ -136,7 +136,7 @@ impl Task {
         let Outgoing { subject, headers, payload } = record;
         let token = self.next;
         self.next += 1;
-        let reply = format!("{}.{token}", self.inbox);
+        let reply = [self.inbox.as_str(), itoa::Buffer::new().format(token)].join(".");
         let sent =
             self.client.publish_with_reply_and_headers(subject, reply, headers, payload).await;
         sent.map(|()| token).map_err(|error| match error.kind() {
