@@ -29,6 +29,7 @@ use figures::figures;
 use lead::Totals;
 pub use load::BY_KEY;
 use marks::Changed;
+pub use marks::TAKE_WHOLE;
 use memory::Memory;
 
 /// A touched agent is recomputed at once, and then at most once in this time.

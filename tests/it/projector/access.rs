@@ -1,7 +1,12 @@
 //! Each access path of the projector uses its index, and no index is without a query.
 
 use leadpulse_service::config::Postgres;
-use projector::{agents::BY_KEY, event::LeadKey, fold::LeadState, store};
+use projector::{
+    agents::{BY_KEY, TAKE_WHOLE},
+    event::LeadKey,
+    fold::LeadState,
+    store,
+};
 use sqlx::PgPool;
 use tests::harness::Projection;
 
@@ -135,6 +140,35 @@ async fn the_changed_leads_of_agents_are_read_by_their_keys() {
         .unwrap();
     let plan = plan.join("\n");
     assert!(plan.contains("lead_fact_pkey") && !plan.contains("Seq Scan"), "{plan}");
+}
+
+#[tokio::test]
+async fn marks_of_whole_agents_are_found_among_those_of_leads() {
+    let projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    let mut projector = projection.projector;
+    projector.kill9();
+    let pool = &projection.ground.database.pool;
+    sqlx::raw_sql(
+        "insert into agent_dirty (org_id, agent_id, board_id, item_id, seq)
+         select 'demo', n % 500, 1, nullif(n % 50, 0), n from generate_series(1, 20000) as n;
+         update agent_dirty set board_id = null where item_id is null;
+         analyze agent_dirty",
+    )
+    .execute(pool)
+    .await
+    .unwrap();
+    let explain = sqlx::AssertSqlSafe(format!("explain {TAKE_WHOLE}"));
+    let plan: Vec<String> = sqlx::query_scalar(explain)
+        .bind(50_000_i64)
+        .bind(100_i64)
+        .bind(vec!["demo"; 5])
+        .bind(vec![1_i64; 5])
+        .fetch_all(pool)
+        .await
+        .unwrap();
+    let plan = plan.join("\n");
+    assert!(plan.contains("agent_dirty_whole") && !plan.contains("Seq Scan"), "{plan}");
 }
 
 /// Blocks of leads and of their indexes that were asked for until now.

@@ -159,6 +159,35 @@ async fn what_is_remembered_of_agents_is_what_the_table_says() {
     }
 }
 
+/// As after a start, when all agents are marked.
+#[tokio::test]
+async fn a_changed_lead_does_not_wait_for_agents_that_are_read_whole() {
+    let mut stage = Stage::new().await;
+    let mut worker = stage.worker(1 << 20);
+    let agents = "insert into agent_dirty (org_id, agent_id, seq)
+        select $1, agent, 9223372036854775807
+        from unnest(array(select generate_series(1, 1000)) || $2::bigint[]) as agent";
+    sqlx::query(agents).bind(ORG).bind(AGENTS).execute(&stage.pool).await.unwrap();
+    let events = stream(&history(20, 100, 91));
+    stage.apply(&events).await;
+    let marks = async |of: &str| -> i64 {
+        let count = format!("select count(*) from agent_dirty where {of}");
+        sqlx::query_scalar(sqlx::AssertSqlSafe(count)).fetch_one(&stage.pool).await.unwrap()
+    };
+    assert!(marks("board_id is not null").await > 0);
+    assert!(worker.step().await.unwrap());
+    assert_eq!(marks("board_id is not null").await, 0);
+    assert!(marks("board_id is null").await >= 800);
+    // Whom a lead's mark made it read whole, it does not read again.
+    let touched = "(org_id, agent_id) in (select org_id, agent_id from agent_metrics)";
+    assert_eq!(marks(touched).await, 0);
+    let world = World::of(&events, &stage.projection.ground.rules);
+    stage.projection.check_agents(&world).await;
+    while worker.step().await.unwrap() {}
+    assert_eq!(marks("true").await, 0);
+    stage.projection.check_agents(&world).await;
+}
+
 /// What a swap does to a worker that knows nothing of it: it has lost the fence, and what it remembered is of
 /// another table.
 #[tokio::test]
