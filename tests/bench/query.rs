@@ -54,7 +54,7 @@ enum Part {
     Hits,
     /// Reads that nobody has asked for before
     Misses,
-    /// The misses of an org with as many leads as the ten have together
+    /// The misses of an org with five times the leads, hits and misses by the number of connections
     Growth,
     /// Beside the figures of the earlier product
     Comparison,
@@ -205,21 +205,12 @@ async fn miss(port: u16, kind: &Arc<Kind>, keys: &[String], span: Duration) -> V
     let full = load(CONNECTIONS).run(kind.misses(keys)).await;
     let half = Load { rate: Some(full.answered() / 2.0), ..load(CONNECTIONS) };
     let mut calm = half.run(kind.misses(keys)).await;
-    let refused = |figures: &load::Figures| {
-        figures.origins.iter().filter(|(origin, _)| origin.0 != 200).map(|(_, n)| n).sum::<usize>()
-    };
     vec![
         kind.name.to_owned(),
         alone.spread(),
         per_second(full.answered()),
         calm.spread(),
-        format!(
-            "{} of {}, {} of {}",
-            refused(&full),
-            full.times.len(),
-            refused(&calm),
-            calm.times.len()
-        ),
+        format!("{}, {}", full.refused(), calm.refused()),
     ]
 }
 
@@ -247,6 +238,45 @@ async fn growth(stage: &Stage, span: Duration) {
     }
     println!("\nthe org `{LARGE}`");
     table(&MISSES, &rows);
+    drop(api);
+    by_connections(stage, span).await;
+}
+
+/// Hits, and misses of a page of leads, each connection asking without a pause.
+async fn by_connections(stage: &Stage, span: Duration) {
+    let api = stage.query_api(&[("CACHE_TTL_SECONDS", "3600")]).await;
+    let path = "/v1/kpis/summary?from=2026-01-01&to=2026-02-01";
+    read(api.port, &stage.keys[0], path).await;
+    let hit = always(request(&stage.keys[0], path, ""));
+    let pages = kinds(stage, api.port).await.into_iter().find(|kind| kind.name.contains("page 1 "));
+    let page = pages.unwrap();
+    let mut rows = Vec::new();
+    for connections in [1, 4, 16, 64, 256, 1024] {
+        let load = || Load::new(api.port, connections, span);
+        let mut hits = load().run(Arc::clone(&hit)).await.all(200, "memory; hit");
+        let mut misses = load().run(page.misses(stage.orgs())).await;
+        rows.push(vec![
+            connections.to_string(),
+            per_second(hits.rate),
+            hits.spread(),
+            per_second(misses.answered()),
+            misses.spread(),
+            misses.refused(),
+            format!("{:.0} MiB", api.peak()),
+        ]);
+    }
+    table(
+        &[
+            "connections",
+            "hits",
+            "p50 / p99",
+            "page 1 of leads, misses",
+            "p50 / p99",
+            "refused",
+            "query-api at most",
+        ],
+        &rows,
+    );
 }
 
 /// The projector's own worker, one agent at a time.

@@ -27,6 +27,17 @@ pub(crate) fn memory_mib(pid: u32, line: &str) -> Option<f64> {
     Some(text.split_whitespace().next()?.parse::<f64>().ok()? / 1024.0)
 }
 
+/// The time that a process was on a core until now, its own and the kernel's for it.
+pub(crate) fn cpu_seconds(pid: u32) -> Option<f64> {
+    /// Linux counts in hundredths of a second towards programs, whatever it counts in itself.
+    const TICKS: f64 = 100.0;
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name, in brackets, may hold anything.
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
+    let ticks: f64 = fields.next()?.parse::<f64>().ok()? + fields.next()?.parse::<f64>().ok()?;
+    Some(ticks / TICKS)
+}
+
 /// The value below which this share of the samples lies.
 pub(crate) fn percentile(samples: &mut [Duration], share: f64) -> Duration {
     samples.sort_unstable();

@@ -28,6 +28,7 @@ pub(super) struct Load {
 }
 
 pub(super) struct Figures {
+    pub count: usize,
     pub rate: f64,
     pub median_ms: f64,
     pub p99_ms: f64,
@@ -59,6 +60,7 @@ impl Load {
         let mut times: Vec<Duration> = set.join_all().await.concat();
         let took = began.elapsed();
         Figures {
+            count: times.len(),
             rate: times.len() as f64 / took.as_secs_f64(),
             median_ms: percentile(&mut times, 0.5).as_secs_f64() * 1e3,
             p99_ms: percentile(&mut times, 0.99).as_secs_f64() * 1e3,

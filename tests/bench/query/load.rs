@@ -55,11 +55,18 @@ impl Figures {
         self.origins.get(&(status, origin.to_owned())).copied().unwrap_or(0)
     }
 
+    fn good(&self) -> usize {
+        self.origins.iter().filter(|(origin, _)| origin.0 == 200).map(|(_, n)| n).sum()
+    }
+
     /// Answers with 200 a second: under overload the rest is refused.
     pub(crate) fn answered(&self) -> f64 {
-        let good: usize =
-            self.origins.iter().filter(|(origin, _)| origin.0 == 200).map(|(_, n)| n).sum();
-        self.rate * good as f64 / self.times.len() as f64
+        self.rate * self.good() as f64 / self.times.len() as f64
+    }
+
+    /// How many of all were not answered with 200.
+    pub(crate) fn refused(&self) -> String {
+        format!("{} of {}", self.times.len() - self.good(), self.times.len())
     }
 
     /// Nearly every answer must have this status, and come from there: a figure that expires meanwhile ends
