@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::{
     event::LeadKey,
     mapping::Mapping,
-    store::{self, Known, WriteError},
+    store::{self, Known, Loaded, WriteError},
     version::Versions,
 };
 use batch::Batch;
@@ -50,8 +50,8 @@ const LARGEST_BEHIND: usize = 5000;
 const STILL_BEHIND: Duration = Duration::from_secs(1);
 /// Messages that wait for a lane at most; the reader waits when a lane is full.
 pub const QUEUE: usize = 4096;
-/// Leads whose state a lane keeps in memory.
-const CACHED_LEADS: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
+/// Leads whose state a lane keeps in memory, usually.
+pub const CACHED_LEADS: NonZeroUsize = NonZeroUsize::new(50_000).unwrap();
 
 /// What the reader sends to a lane, in the stream's order.
 #[derive(Debug)]
@@ -117,6 +117,8 @@ pub struct LaneSettings {
     pub mapping: Arc<Mapping>,
     /// So many leads parked within ten minutes are a systemic fault.
     pub parked_leads_limit: i64,
+    /// Leads whose state stays in memory: any number is right.
+    pub cached_leads: NonZeroUsize,
 }
 
 pub struct Lane {
@@ -145,7 +147,7 @@ impl Lane {
             position: settings.position,
             mapping: settings.mapping,
             parked_leads_limit: settings.parked_leads_limit,
-            cache: LruCache::new(CACHED_LEADS),
+            cache: LruCache::new(settings.cached_leads),
             pool,
             progress,
             parked,
@@ -178,13 +180,16 @@ impl Lane {
         }
         let missing =
             batch.keys().filter(|key| !self.cache.contains(key)).cloned().collect::<Vec<_>>();
+        // They stand beside the cache until the commit: to put them in could take others of this batch out.
+        let mut loaded = Loaded::new();
         if !missing.is_empty() {
-            let mut connection = self.pool.acquire().await?;
-            for (key, known) in store::load_leads(&mut connection, &missing).await? {
-                self.cache.put(key, known);
-            }
+            loaded = store::load_leads(&mut *self.pool.acquire().await?, &missing).await?;
         }
-        batch.fold(&mut self.cache, &self.mapping);
+        if batch.park_damaged(&loaded) {
+            self.refuse_systemic_faults(&batch).await?;
+        }
+        let cache = &self.cache;
+        batch.fold(|key| cache.peek(key).or_else(|| loaded.get(key)?.as_ref().ok()), &self.mapping);
         match self.write(&batch).await {
             Err(WriteError::Permanent(cause)) => {
                 error!(lane = self.number, error = %cause, "postgres refuses a batch, looking for the events to park");

@@ -345,6 +345,7 @@ impl Projector {
                 position: from,
                 mapping: Arc::clone(mapping),
                 parked_leads_limit: i64::from(self.config.projector.parked_leads_limit),
+                cached_leads: lane::CACHED_LEADS,
             };
             let (sender, receiver) = mpsc::channel(lane::QUEUE);
             let lane = Lane::open(settings, self.pool.clone(), Arc::clone(progress)).await?;

@@ -2,15 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use lru::LruCache;
 use sqlx::PgConnection;
+use tracing::warn;
 
 use super::{Delivery, Item, LARGEST, Room};
 use crate::{
     event::{self, LeadEvent, LeadKey, Meaning, UserEvent},
     fold::LeadRow,
     mapping::Mapping,
-    store::{self, Known, Mark, Parked, WriteError},
+    store::{self, Known, Loaded, Mark, Parked, WriteError},
 };
 
 /// All events of one lead in the batch, and what becomes of it.
@@ -35,7 +35,7 @@ pub(super) struct Batch {
     pub(super) to: u64,
     pub(super) events: usize,
     pub(super) leads: BTreeMap<LeadKey, LeadBatch>,
-    users: Vec<UserEvent>,
+    users: Vec<(UserEvent, Delivery)>,
     parked: Vec<Parked>,
     newly_parked: HashSet<LeadKey>,
     /// Given back when the batch is over.
@@ -89,7 +89,7 @@ impl Batch {
                 );
                 self.leads.entry(event.key.clone()).or_default().events.push((event, delivery));
             }
-            Meaning::User(user) => self.users.push(user),
+            Meaning::User(user) => self.users.push((user, delivery)),
             Meaning::Nothing(why) => {
                 metrics::counter!("projector_ignored_total", "why" => why).increment(1);
             }
@@ -100,11 +100,35 @@ impl Batch {
         self.leads.keys()
     }
 
-    /// Folds each lead's events onto what is known of it. The cache is read, not changed.
-    pub(super) fn fold(&mut self, cache: &mut LruCache<LeadKey, Known>, mapping: &Mapping) {
+    /// Folds each lead's events onto what is known of it: nothing is known of a lead without a row.
+    pub(super) fn fold<'k>(
+        &mut self,
+        known: impl Fn(&LeadKey) -> Option<&'k Known>,
+        mapping: &Mapping,
+    ) {
         for (key, lead) in &mut self.leads {
-            lead.fold(key, cache.get(key), mapping);
+            lead.fold(key, known(key), mapping);
         }
+    }
+
+    /// Parks the leads whose history can't be read: to fold onto none would lose it. Were there any?
+    pub(super) fn park_damaged(&mut self, loaded: &Loaded) -> bool {
+        let damaged = loaded.iter().filter_map(|(key, known)| Some((key, known.as_ref().err()?)));
+        for (key, error) in damaged {
+            let reason = damaged_reason(error);
+            if let Some(lead) = self.leads.remove(key) {
+                self.park_all(key, lead.events, &reason);
+            }
+        }
+        !self.newly_parked.is_empty()
+    }
+
+    fn park_all(&mut self, key: &LeadKey, events: Vec<(LeadEvent, Delivery)>, reason: &str) {
+        warn!(board_id = key.board_id, item_id = key.item_id, "lead parked: {reason}");
+        metrics::counter!("projector_parked_leads_total").increment(1);
+        let parked = |(_, delivery)| Parked::of(delivery, reason.to_owned());
+        self.parked.extend(events.into_iter().map(parked));
+        self.newly_parked.insert(key.clone());
     }
 
     pub(super) fn changed(&self) -> impl Iterator<Item = (&LeadKey, &LeadRow)> {
@@ -129,7 +153,7 @@ impl Batch {
         crash_point!("lane-rows");
         store::mark_dirty(connection, &self.marks()).await?;
         crash_point!("lane-marks");
-        store::upsert_users(connection, &self.users).await?;
+        store::upsert_users(connection, self.users()).await?;
         store::park(connection, &self.parked).await?;
         Ok(())
     }
@@ -162,12 +186,21 @@ impl Batch {
     ) {
         let Some(mut lead) = self.leads.remove(key) else { return };
         let rest = lead.events.split_off(from.min(lead.events.len()));
-        self.parked
-            .extend(rest.into_iter().map(|(_, delivery)| Parked::of(delivery, reason.to_owned())));
-        self.newly_parked.insert(key.clone());
+        self.park_all(key, rest, reason);
         if !lead.events.is_empty() {
             lead.fold(key, Some(&before), mapping);
             self.leads.insert(key.clone(), lead);
+        }
+    }
+
+    pub(super) fn users(&self) -> impl Iterator<Item = &UserEvent> {
+        self.users.iter().map(|(user, _)| user)
+    }
+
+    /// Takes these users' snapshots out of the batch and into the dead letters.
+    pub(super) fn park_users(&mut self, seqs: &BTreeSet<u64>, reason: &str) {
+        for (_, delivery) in self.users.extract_if(.., |(user, _)| seqs.contains(&user.seq)) {
+            self.parked.push(Parked::of(delivery, reason.to_owned()));
         }
     }
 
@@ -177,7 +210,7 @@ impl Batch {
 
     pub(super) fn touched_orgs(&self) -> BTreeSet<String> {
         let leads = self.changed().map(|(key, _)| &key.org_id);
-        leads.chain(self.users.iter().map(|user| &user.org_id)).cloned().collect()
+        leads.chain(self.users.iter().map(|(user, _)| &user.org_id)).cloned().collect()
     }
 
     pub(super) fn into_known(self) -> impl Iterator<Item = (LeadKey, Known)> {
@@ -218,6 +251,11 @@ impl Outcome {
         let [assigned, closed_by] = self.agents_before;
         [assigned, closed_by, self.row.assigned_user_id, self.row.closed_by_user_id]
     }
+}
+
+/// Why a lead is parked, or stays parked, whose row can't be read.
+pub(super) fn damaged_reason(error: &minicbor::decode::Error) -> String {
+    format!("the row's fold_state can't be read ({error}); `projector rebuild-lead` makes it anew")
 }
 
 impl Parked {

@@ -1,7 +1,7 @@
 //! Poison parks the key, not the projection: when Postgres refuses a batch for its data, the leads to
 //! blame are found by trial transactions that are rolled back, and their events go to the dead letters.
 
-use tracing::warn;
+use std::collections::BTreeSet;
 
 use super::{Lane, batch::Batch};
 use crate::{
@@ -18,6 +18,8 @@ impl Lane {
         cause: &sqlx::Error,
     ) -> Result<(), WriteError> {
         let reason = cause.to_string();
+        let refused = self.refused_users(batch).await?;
+        batch.park_users(&refused, &reason);
         let mut suspects = vec![batch.keys().cloned().collect::<Vec<_>>()];
         let mut found = Vec::new();
         while let Some(keys) = suspects.pop() {
@@ -32,14 +34,28 @@ impl Lane {
                 }
             }
         }
+        let mut known = store::load_leads(&mut *self.pool.acquire().await?, &found).await?;
         for key in found {
-            let before = self.cache.get(&key).cloned().unwrap_or_default();
+            // One that can't be read was parked before.
+            let before = known.remove(&key).and_then(Result::ok).unwrap_or_default();
             let from = self.first_refused(batch, &key, &before).await?;
-            warn!(board_id = key.board_id, item_id = key.item_id, "lead parked: {reason}");
-            metrics::counter!("projector_parked_leads_total").increment(1);
             batch.park(&key, from, &reason, before, &self.mapping);
         }
         Ok(())
+    }
+
+    /// The snapshots of users, of which there are few, that Postgres does not take.
+    async fn refused_users(&self, batch: &Batch) -> Result<BTreeSet<u64>, WriteError> {
+        let mut refused = BTreeSet::new();
+        for user in batch.users() {
+            let mut tx = self.pool.begin().await?;
+            let outcome = store::upsert_users(&mut tx, [user]).await;
+            tx.rollback().await?;
+            if !is_taken(outcome)? {
+                refused.insert(user.seq);
+            }
+        }
+        Ok(refused)
     }
 
     /// Too many parked leads in a short time are no bad leads: the projection stops where it is, and a
@@ -83,12 +99,16 @@ impl Lane {
     /// Would Postgres take these rows? Nothing stays of the try.
     async fn trial(&self, rows: &[(&LeadKey, &LeadRow, Vec<u8>)]) -> Result<bool, WriteError> {
         let mut tx = self.pool.begin().await?;
-        let outcome = store::upsert_leads(&mut tx, rows).await.map_err(WriteError::from);
+        let outcome = store::upsert_leads(&mut tx, rows).await;
         tx.rollback().await?;
-        match outcome {
-            Ok(()) => Ok(true),
-            Err(WriteError::Permanent(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        is_taken(outcome)
+    }
+}
+
+fn is_taken(outcome: Result<(), sqlx::Error>) -> Result<bool, WriteError> {
+    match outcome.map_err(WriteError::from) {
+        Ok(()) => Ok(true),
+        Err(WriteError::Permanent(_)) => Ok(false),
+        Err(error) => Err(error),
     }
 }

@@ -3,7 +3,10 @@
 
 use tracing::{info, warn};
 
-use super::{Delivery, Item, Lane, batch::Batch};
+use super::{
+    Delivery, Item, Lane,
+    batch::{Batch, damaged_reason},
+};
 use crate::{
     event::LeadKey,
     reader::envelope_of,
@@ -48,12 +51,11 @@ impl Lane {
             .map(|letter| Item::Event(Box::new(delivery(letter)), None))
             .collect();
         let mut batch = Batch::of(items, 0, &self.mapping, &Default::default());
-        let known = store::load_leads(&mut tx, std::slice::from_ref(key)).await?;
-        self.cache.pop(key);
-        for (key, known) in known {
-            self.cache.put(key, known);
-        }
-        batch.fold(&mut self.cache, &self.mapping);
+        let loaded = store::load_leads(&mut tx, std::slice::from_ref(key)).await?.remove(key);
+        let known = loaded.transpose().map_err(|error| {
+            WriteError::Permanent(sqlx::Error::Decode(damaged_reason(&error).into()))
+        })?;
+        batch.fold(|_| known.as_ref(), &self.mapping);
         batch.write(&mut tx).await?;
         store::settle_letters(&mut tx, key, None).await?;
         tx.commit().await?;

@@ -57,6 +57,7 @@ impl CatchUp {
                 position: from,
                 mapping: Arc::clone(mapping),
                 parked_leads_limit: i64::from(config.projector.parked_leads_limit),
+                cached_leads: lane::CACHED_LEADS,
             };
             let (sender, receiver) = mpsc::channel(lane::QUEUE);
             let lane = Lane::open(settings, pool.clone(), Arc::clone(&progress)).await?;

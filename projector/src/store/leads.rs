@@ -17,11 +17,14 @@ pub struct Known {
     pub closed_by_user_id: Option<i64>,
 }
 
+/// Leads as their rows have them; of a damaged row the state can't be read.
+pub type Loaded = HashMap<LeadKey, Result<Known, minicbor::decode::Error>>;
+
 /// The known ones of these leads, in one query.
 pub async fn load_leads(
     connection: &mut PgConnection,
     keys: &[LeadKey],
-) -> Result<HashMap<LeadKey, Known>, sqlx::Error> {
+) -> Result<Loaded, sqlx::Error> {
     let orgs: Vec<&str> = keys.iter().map(|key| key.org_id.as_str()).collect();
     let boards: Vec<i64> = keys.iter().map(|key| key.board_id).collect();
     let items: Vec<i64> = keys.iter().map(|key| key.item_id).collect();
@@ -42,13 +45,12 @@ pub async fn load_leads(
                 board_id: row.try_get(1)?,
                 item_id: row.try_get(2)?,
             };
-            let state = LeadState::decode(row.try_get(3)?)
-                .map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
-            let known = Known {
+            let (assigned_user_id, closed_by_user_id) = (row.try_get(4)?, row.try_get(5)?);
+            let known = LeadState::decode(row.try_get(3)?).map(|state| Known {
                 state,
-                assigned_user_id: row.try_get(4)?,
-                closed_by_user_id: row.try_get(5)?,
-            };
+                assigned_user_id,
+                closed_by_user_id,
+            });
             Ok((key, known))
         })
         .collect()

@@ -11,9 +11,9 @@ use super::leads::signed;
 use crate::event::UserEvent;
 
 /// Writes the last snapshot of each user by one statement, unless a later one stands there already.
-pub async fn upsert_users(
+pub async fn upsert_users<'e>(
     connection: &mut PgConnection,
-    events: &[UserEvent],
+    events: impl IntoIterator<Item = &'e UserEvent>,
 ) -> Result<(), sqlx::Error> {
     let mut last = HashMap::<(&str, i64), &UserEvent>::new();
     for event in events {

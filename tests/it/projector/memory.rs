@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    num::NonZeroUsize,
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -14,7 +15,7 @@ use chrono::DateTime;
 use leadpulse_service::config::Config;
 use projector::{
     agents::Worker,
-    lane::{Delivery, Item, Lane, LaneSettings, Progress},
+    lane::{CACHED_LEADS, Delivery, Item, Lane, LaneSettings, Progress},
     mapping::Mapping,
     store::WriteError,
 };
@@ -22,7 +23,7 @@ use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use sqlx::PgPool;
 use tests::{
     generate::{AGENTS, arrivals},
-    harness::{ORG, Projection, configuration, envelope},
+    harness::{ORG, PATIENCE, Projection, configuration, envelope, wait_until},
     naive::{Arrival, Event, World},
 };
 use tokio::sync::mpsc;
@@ -30,6 +31,8 @@ use tokio::sync::mpsc;
 use super::{history, long, setup};
 
 const HOUR: i64 = 3_600_000_000;
+/// Events that come at once to a lane at most.
+const LARGEST: usize = 5000;
 
 /// The lanes and the worker of a projector, moved by the test, on the tables of one that has ended.
 struct Stage {
@@ -65,28 +68,47 @@ impl Stage {
 
     /// Commits these events as a lane does.
     async fn apply(&mut self, events: &[Arrival]) {
+        self.apply_in_batches(events, LARGEST, CACHED_LEADS).await;
+    }
+
+    /// By one lane, each batch after the one before.
+    async fn apply_in_batches(
+        &mut self,
+        events: &[Arrival],
+        most: usize,
+        cached_leads: NonZeroUsize,
+    ) {
         let settings = LaneSettings {
             number: 0,
             fence: self.fence,
             position: self.position,
             mapping: Arc::new(Mapping::of(&self.config)),
             parked_leads_limit: 10,
+            cached_leads,
         };
         let progress = Arc::new(Progress::new(&[self.position]));
-        let lane = Lane::open(settings, self.pool.clone(), progress).await.unwrap();
-        let (sender, receiver) = mpsc::channel(events.len() + 1);
-        for arrival in events {
-            let delivery = Delivery {
-                seq: arrival.seq,
-                trace_id: None,
-                payload: Bytes::new(),
-                envelope: Ok(envelope(arrival)),
-            };
-            sender.send(Item::Event(Box::new(delivery), None)).await.unwrap();
-            self.position = arrival.seq;
+        let lane = Lane::open(settings, self.pool.clone(), Arc::clone(&progress)).await.unwrap();
+        let (sender, receiver) = mpsc::channel(most);
+        let lane = tokio::spawn(lane.run(receiver));
+        for batch in events.chunks(most) {
+            for arrival in batch {
+                let delivery = Delivery {
+                    seq: arrival.seq,
+                    trace_id: None,
+                    payload: Bytes::new(),
+                    envelope: Ok(envelope(arrival)),
+                };
+                sender.send(Item::Event(Box::new(delivery), None)).await.unwrap();
+                self.position = arrival.seq;
+            }
+            let position = self.position;
+            wait_until("the batch is committed", PATIENCE, async || {
+                progress.applied() == position || lane.is_finished()
+            })
+            .await;
         }
         drop(sender);
-        lane.run(receiver).await.unwrap();
+        lane.await.unwrap().unwrap();
     }
 
     async fn mark_whole(&self, agent: i64) {
@@ -120,6 +142,26 @@ fn stream(deliveries: &[String]) -> Vec<Arrival> {
     let mut kept = arrivals(deliveries, chrono::Utc::now().timestamp_micros());
     kept.retain(|arrival| known.insert(Event::read(arrival).id));
     kept
+}
+
+/// What a batch needs is not what is remembered: a lane that remembers one lead writes what one writes that
+/// remembers all.
+#[tokio::test]
+async fn rows_do_not_depend_on_how_many_leads_a_lane_remembers() {
+    for round in 0..long(24, 4) {
+        let cached = NonZeroUsize::new([1, 3, 10, 25][round % 4]).unwrap();
+        let seed = u64::try_from(round).unwrap() + 40;
+        let most = StdRng::seed_from_u64(seed).random_range(1..60);
+        let mut stage = Stage::new().await;
+        let events = stream(&history(50, 600, seed));
+        stage.apply_in_batches(&events, most, cached).await;
+        let world = World::of(&events, &stage.projection.ground.rules);
+        assert_eq!(
+            stage.projection.leads().await,
+            world.leads,
+            "{cached} leads, batches of {most}"
+        );
+    }
 }
 
 /// Leads that are reassigned, won, reopened, deleted and restored between steps; marks of leads and of whole
