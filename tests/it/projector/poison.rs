@@ -75,6 +75,68 @@ async fn one_bad_event_among_a_thousand_leads_parks_its_lead_and_a_retry_heals_i
     projection.check().await;
 }
 
+/// Who wrote into the table by hand, or a disk that lies.
+#[tokio::test]
+async fn a_lead_whose_row_is_damaged_is_parked_and_made_anew() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    let events: Vec<String> = (0..20).map(|item| named(item, "good", 0)).collect();
+    projection.publish(&events).await;
+    projection.settle().await;
+    execute(&projection, "update lead_fact set fold_state = '\\xff' where item_id = 7").await;
+    // What the lanes remember of the row is what it was before.
+    projection.projector.kill_and_restart();
+    let events: Vec<String> = (0..20).map(|item| named(item, "later", 1)).collect();
+    projection.publish(&events).await;
+    projection.settle().await;
+    let parked = letters(&projection).await;
+    assert_eq!(parked.len(), 1, "{parked:?}");
+    assert!(parked[0].1.contains("projector rebuild-lead"), "{parked:?}");
+    assert_eq!(projection.leads().await[&(9001, 8)].name.as_deref(), Some("later"));
+
+    // A retry alone finds the row as damaged as it was.
+    let retry = ["dead-letters", "retry", "--all", "--yes"];
+    assert_eq!(projection.ground.run("projector", &retry).status.code(), Some(1));
+    assert_eq!(letters(&projection).await.len(), 1);
+    let rebuild = ["rebuild-lead", "9001", "7", "--yes"];
+    assert!(projection.ground.run("projector", &rebuild).status.success());
+    assert!(projection.ground.run("projector", &retry).status.success());
+    assert!(letters(&projection).await.is_empty());
+    projection.check().await;
+}
+
+#[tokio::test]
+async fn a_user_whom_postgres_refuses_is_parked_and_holds_nobody_up() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    execute(&projection, "alter table monday_user add constraint no check (name <> 'Nobody')")
+        .await;
+    let user = |id: u64, name: &str| {
+        json!({ "type": "user_snapshot", "user_id": id.to_string(), "name": name }).to_string()
+    };
+    projection
+        .publish(&[user(1, "One"), user(2, "Nobody"), named(1, "good", 0), user(3, "Three")])
+        .await;
+    projection.settle().await;
+    let parked = letters(&projection).await;
+    assert!(parked.len() == 1 && parked[0].1.contains("constraint"), "{parked:?}");
+    let names = async || -> Vec<String> {
+        sqlx::query_scalar("select name from monday_user order by user_id")
+            .fetch_all(&projection.ground.database.pool)
+            .await
+            .unwrap()
+    };
+    assert_eq!(names().await, ["One", "Three"]);
+    assert_eq!(projection.leads().await[&(9001, 1)].name.as_deref(), Some("good"));
+    execute(&projection, "alter table monday_user drop constraint no").await;
+    execute(&projection, "update dead_letter set retry_requested_at = now()").await;
+    eventually("the letter is applied", PATIENCE, async || {
+        letters(&projection).await.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(names().await, ["One", "Nobody", "Three"]);
+}
+
 #[tokio::test]
 async fn a_retry_that_is_refused_again_leaves_the_letters_in_order() {
     let mut projection = Projection::start(setup(&[])).await;
