@@ -185,7 +185,7 @@ impl Lane {
         if !missing.is_empty() {
             loaded = store::load_leads(&mut *self.pool.acquire().await?, &missing).await?;
         }
-        if batch.park_damaged(&loaded) {
+        if batch.park_damaged(&loaded) || batch.unreadable() > 0 {
             self.refuse_systemic_faults(&batch).await?;
         }
         let cache = &self.cache;

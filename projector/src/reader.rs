@@ -156,6 +156,7 @@ pub async fn read(
                         continue;
                     }
                     if delivery.seq > read + 1 {
+                        look(stream).await?.check(read)?;
                         warn!(from_seq = read + 1, to_seq = delivery.seq, "the stream has a gap: messages were deleted");
                     }
                     read = delivery.seq;

@@ -35,6 +35,9 @@ const PAUSED: Duration = Duration::from_millis(250);
 const RETRIES: Duration = Duration::from_secs(1);
 /// How long lanes may take to commit what they hold.
 const FINISH: Duration = Duration::from_millis(1500);
+/// How long after a signal everything else may take: what then still waits for a server that is away would
+/// wait for longer than who sent the signal. The lease ends by itself.
+const OVERDUE: Duration = Duration::from_millis(1800);
 /// Pauses between attempts: the first, and the longest.
 const PAUSE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
 
@@ -121,7 +124,11 @@ impl Projector {
         let mut pause = PAUSE.0;
         while !stop.is_cancelled() {
             let started = tokio::time::Instant::now();
-            match self.attempt(stop).await {
+            let attempt = tokio::select! {
+                outcome = self.attempt(stop) => outcome,
+                () = overdue(stop) => break,
+            };
+            match attempt {
                 Ok(()) | Err(Ended::Paused) => continue,
                 Err(Ended::Write(WriteError::Repaired)) => {
                     info!("{}", WriteError::Repaired);
@@ -166,7 +173,7 @@ impl Projector {
                 self.postgres.down(ended.to_string());
                 warn!(cause, "projection interrupted: {ended}");
             }
-            Ended::Write(WriteError::Systemic(_)) => {
+            Ended::Write(WriteError::Systemic(_) | WriteError::Permanent(_)) => {
                 self.projection.down(ended.to_string());
                 error!("fault: {ended}");
             }
@@ -413,4 +420,9 @@ async fn finish(mut tasks: Tasks, halt: CancellationToken) -> Result<(), Ended> 
         // What hangs is rolled back by Postgres when its connection goes.
         Err(_) => Err(Ended::Hung),
     }
+}
+
+async fn overdue(stop: &CancellationToken) {
+    stop.cancelled().await;
+    tokio::time::sleep(OVERDUE).await;
 }

@@ -100,7 +100,7 @@ pub enum WriteError {
     Permanent(#[source] sqlx::Error),
     /// So many leads are refused that the fault is none of the leads': nothing was written.
     #[error(
-        "{0} leads were refused within ten minutes: mend the cause, the projection goes on by itself"
+        "{0} leads or unreadable messages were refused within ten minutes: mend the cause, the projection goes on by itself"
     )]
     Systemic(i64),
     /// An operator changed rows or dead letters: what this process remembers of them is no longer true.

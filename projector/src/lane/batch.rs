@@ -204,6 +204,11 @@ impl Batch {
         }
     }
 
+    /// Messages that are no envelopes, or those of a newer ingest.
+    pub(super) fn unreadable(&self) -> usize {
+        self.parked.iter().filter(|letter| letter.envelope.is_none()).count()
+    }
+
     pub(super) fn parked_keys(&self) -> impl Iterator<Item = &LeadKey> {
         self.newly_parked.iter()
     }

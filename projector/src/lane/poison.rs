@@ -58,10 +58,11 @@ impl Lane {
         Ok(refused)
     }
 
-    /// Too many parked leads in a short time are no bad leads: the projection stops where it is, and a
+    /// Too many parked leads in a short time, or messages that can't be read, are no bad data: the projection stops where it is, and a
     /// systemic fault does not fill the table of dead letters.
     pub(super) async fn refuse_systemic_faults(&self, batch: &Batch) -> Result<(), WriteError> {
-        let now = i64::try_from(batch.parked_keys().count()).unwrap_or(i64::MAX);
+        let now = batch.parked_keys().count() + batch.unreadable();
+        let now = i64::try_from(now).unwrap_or(i64::MAX);
         let before = store::recently_parked(&mut *self.pool.acquire().await?).await?;
         let parked = before.saturating_add(now);
         if parked > self.parked_leads_limit { Err(WriteError::Systemic(parked)) } else { Ok(()) }

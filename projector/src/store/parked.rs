@@ -177,11 +177,15 @@ pub async fn retries_requested(connection: &mut PgConnection) -> Result<Vec<Lead
     .await
 }
 
-/// Leads parked in the last ten minutes and not resolved: many of them are a systemic fault.
+/// Leads of which the first letter that waits came in the last ten minutes, and letters of no lead: many of
+/// them are a systemic fault.
 pub async fn recently_parked(connection: &mut PgConnection) -> Result<i64, sqlx::Error> {
     let (count,): (i64,) = sqlx::query_as(
-        "select count(distinct (org_id, board_id, item_id)) from dead_letter
-         where projection = $1 and resolved_at is null and parked_at > now() - interval '10 minutes'",
+        "select count(*) from (
+             select min(parked_at) as parked_at from dead_letter
+             where projection = $1 and resolved_at is null
+             group by org_id, board_id, item_id, case when item_id is null then seq end) as parked
+         where parked_at > now() - interval '10 minutes'",
     )
     .bind(PROJECTION)
     .fetch_one(connection)

@@ -1,6 +1,6 @@
 //! `/ops`: the same reports over HTTP, for the key's own org and nobody else's.
 
-use std::{process::Command, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tests::{
@@ -134,11 +134,7 @@ async fn what_was_begun_is_done_to_its_end_also_for_a_client_that_goes_away() {
     projection.settle().await;
     let api = beside_a_letter(&projection).await;
     let key = projection.ground.create_key("demo", &["ops:write"]);
-    let signal = |name: &str| {
-        let pid = projection.projector.pid().to_string();
-        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
-    };
-    signal("-STOP");
+    projection.projector.signal("STOP");
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(700)).build();
     let retry = client.unwrap().post(format!("{}/ops/dead-letters/retry", api.url()));
     assert!(retry.bearer_auth(&key).send().await.unwrap_err().is_timeout());
@@ -147,7 +143,7 @@ async fn what_was_begun_is_done_to_its_end_also_for_a_client_that_goes_away() {
         (&begun["command"], &begun["ended_at"]),
         (&json!("dead-letters retry"), &Value::Null)
     );
-    signal("-CONT");
+    projection.projector.signal("CONT");
     let ended = eventually("the retry is written down", PATIENCE, async || {
         let audit = last_audit(&projection);
         audit["ended_at"].is_string().then_some(audit)

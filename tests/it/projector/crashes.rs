@@ -1,7 +1,4 @@
-use std::{
-    process::Command,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tests::harness::{PATIENCE, Projection};
 use xtask::servers::Server;
@@ -80,6 +77,22 @@ fn kill_and_restart(server: &mut Server) {
 }
 
 #[tokio::test]
+async fn sigterm_is_obeyed_within_two_seconds_also_under_load_and_without_postgres() {
+    let own = tests::harness::Setup { own_postgres: true, ..setup(&[]) };
+    let mut projection = Projection::start(own).await;
+    projection.publish(&history(200, 6000, 22)).await;
+    assert!(projection.projector.stop(Duration::from_secs(2)), "it does not exit under load");
+    projection.projector.restart().unwrap();
+    projection.check().await;
+    projection.ground.database.server().kill9();
+    projection.publish(&history(10, 100, 23)).await;
+    assert!(projection.projector.stop(Duration::from_secs(2)), "it waits for Postgres");
+    projection.ground.database.server().restart().unwrap();
+    projection.projector.restart().unwrap();
+    projection.check().await;
+}
+
+#[tokio::test]
 async fn sigterm_commits_releases_and_exits_within_two_seconds() {
     let mut projection = Projection::start(setup(&[])).await;
     projection.publish(&history(10, 200, 8)).await;
@@ -98,10 +111,10 @@ async fn a_frozen_owner_that_thaws_can_not_write() {
     projection.publish(&history(10, 100, 9)).await;
     projection.settle().await;
     let standby = projection.ground.start_as("projector", "standby").unwrap();
-    signal(projection.projector.pid(), "-STOP");
+    projection.projector.signal("STOP");
     projection.publish(&history(10, 100, 10)).await;
     projection.check().await;
-    signal(projection.projector.pid(), "-CONT");
+    projection.projector.signal("CONT");
     projection.publish(&history(10, 100, 11)).await;
     projection.check().await;
     assert_eq!(fence(&projection).await, 2, "the lease changed hands once");
@@ -113,9 +126,4 @@ async fn fence(projection: &Projection) -> i64 {
         .fetch_one(&projection.ground.database.pool)
         .await
         .unwrap()
-}
-
-fn signal(pid: u32, signal: &str) {
-    let status = Command::new("kill").args([signal, &pid.to_string()]).status().unwrap();
-    assert!(status.success());
 }

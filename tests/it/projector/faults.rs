@@ -47,6 +47,27 @@ async fn a_stream_trimmed_below_the_position_is_a_fault_and_never_a_skip() {
 }
 
 #[tokio::test]
+async fn a_purge_under_the_reader_is_a_fault_and_never_a_skip() {
+    // A frozen owner must not lose its lease, or it would begin again from its position.
+    let mut projection =
+        Projection::start(setup(&[("LEADPULSE_PROJECTOR_LEASE_TTL_MS", "60000")])).await;
+    projection.publish(&history(10, 100, 20)).await;
+    projection.settle().await;
+    projection.projector.signal("STOP");
+    projection.publish(&history(200, 6000, 21)).await;
+    let kept_from = projection.last_seq() - 5;
+    let stream = projection.jetstream().await.get_stream(streams::EVENTS).await.unwrap();
+    stream.purge().sequence(kept_from).await.unwrap();
+    projection.projector.signal("CONT");
+    fault(&projection, "events between them are gone").await;
+    let applied: i64 = sqlx::query_scalar("select max(last_seq) from lead_fact")
+        .fetch_one(&projection.ground.database.pool)
+        .await
+        .unwrap();
+    assert!(u64::try_from(applied).unwrap() < kept_from, "{applied} is behind the gap");
+}
+
+#[tokio::test]
 async fn a_purge_of_what_is_applied_is_no_fault() {
     let mut projection = Projection::start(setup(&[])).await;
     projection.publish(&history(10, 100, 18)).await;

@@ -99,6 +99,13 @@ impl Service {
         self.process.stop(patience)
     }
 
+    /// Sends it a signal, such as `STOP` and `CONT`.
+    pub fn signal(&self, name: &str) {
+        let name = format!("-{name}");
+        let sent = Command::new("kill").args([&name, &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "{name} can't be sent to {}", self.name);
+    }
+
     /// All its log, of all its runs.
     pub fn log_text(&self) -> String {
         fs::read(&self.log)
