@@ -8,7 +8,7 @@ mod routes;
 mod unreadable;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::BTreeSet,
     num::NonZeroUsize,
     sync::{
         Arc, Mutex, PoisonError,
@@ -31,7 +31,7 @@ use uuid::Uuid;
 use crate::{
     event::LeadKey,
     mapping::Mapping,
-    store::{self, Known, Loaded, WriteError},
+    store::{self, Known, Loaded, SetAside, WriteError},
     version::Versions,
 };
 use batch::Batch;
@@ -130,7 +130,7 @@ pub struct Lane {
     progress: Arc<Progress>,
     /// States as they are committed, never ahead of the table.
     cache: LruCache<LeadKey, Known>,
-    parked: HashSet<LeadKey>,
+    aside: SetAside,
     parked_leads_limit: i64,
 }
 
@@ -140,7 +140,7 @@ impl Lane {
         pool: PgPool,
         progress: Arc<Progress>,
     ) -> Result<Self, sqlx::Error> {
-        let parked = store::load_parked(&mut *pool.acquire().await?).await?;
+        let aside = SetAside::load(&mut *pool.acquire().await?, settings.position).await?;
         Ok(Self {
             number: settings.number,
             fence: settings.fence,
@@ -150,7 +150,7 @@ impl Lane {
             cache: LruCache::new(settings.cached_leads),
             pool,
             progress,
-            parked,
+            aside,
         })
     }
 
@@ -174,7 +174,7 @@ impl Lane {
 
     async fn apply(&mut self, items: Vec<Item>) -> Result<(), WriteError> {
         let started = Instant::now();
-        let mut batch = Batch::of(items, self.position, &self.mapping, &self.parked);
+        let mut batch = Batch::of(items, self.position, &self.mapping, &self.aside);
         if batch.to <= self.position {
             return Ok(());
         }
@@ -248,7 +248,7 @@ impl Lane {
             self.progress.versions.touch(orgs);
             self.progress.marked.notify_one();
         }
-        self.parked.extend(batch.parked_keys().cloned());
+        self.aside.park(batch.parked_leads());
         for (key, known) in batch.into_known() {
             self.cache.put(key, known);
         }

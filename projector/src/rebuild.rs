@@ -134,6 +134,7 @@ impl Rebuilder {
                 Phase::Indexing => fill::index(self, rebuild).await?,
                 Phase::Checking => check::check(self, rebuild).await?,
                 Phase::CatchingUp => {
+                    shadow::leave_out(&mut *self.shadow.acquire().await?, SHADOW).await?;
                     let mut catching = self.catch_up(&self.shadow, rebuild.attempt).await?;
                     let head = reader::look(&self.stream).await?.last;
                     let settled = self.settle(&mut catching, head).await;

@@ -18,7 +18,7 @@ use sqlx::{
 pub(crate) use leads::signed;
 pub use leads::{Known, Loaded, Mark, load_leads, mark_dirty, upsert_leads};
 pub use parked::{
-    LeftOut, Letter, Parked, SKIPPED, Unread, letters_of, load_parked, name_unread, park,
+    LeftOut, Letter, Parked, SKIPPED, SetAside, Unread, letters_of, name_unread, park,
     recently_parked, retries_requested, settle_letters, settle_unread, unread_requested,
 };
 pub use position::{

@@ -1,6 +1,6 @@
 //! A batch on its way from messages to rows: decoded, grouped by lead, folded, written.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::PgConnection;
 use tracing::warn;
@@ -10,7 +10,7 @@ use crate::{
     event::{self, LeadEvent, LeadKey, Meaning, UserEvent},
     fold::LeadRow,
     mapping::Mapping,
-    store::{self, Known, Loaded, Mark, Parked, WriteError},
+    store::{self, Known, Loaded, Mark, Parked, SetAside, WriteError},
 };
 
 /// All events of one lead in the batch, and what becomes of it.
@@ -37,19 +37,16 @@ pub(super) struct Batch {
     pub(super) leads: BTreeMap<LeadKey, LeadBatch>,
     users: Vec<(UserEvent, Delivery)>,
     parked: Vec<Parked>,
-    newly_parked: HashSet<LeadKey>,
+    /// With the first event that waits.
+    newly_parked: HashMap<LeadKey, u64>,
     /// Given back when the batch is over.
     rooms: Vec<Room>,
 }
 
 impl Batch {
-    /// Decodes what is new to this lane; the events of a parked lead wait behind its dead letters.
-    pub(super) fn of(
-        items: Vec<Item>,
-        position: u64,
-        mapping: &Mapping,
-        parked: &HashSet<LeadKey>,
-    ) -> Self {
+    /// Decodes what is new to this lane. What was skipped is left out, and the events of a parked lead wait
+    /// behind its dead letters.
+    pub(super) fn of(items: Vec<Item>, position: u64, mapping: &Mapping, aside: &SetAside) -> Self {
         let mut batch = Self::default();
         for item in items {
             match item {
@@ -58,7 +55,7 @@ impl Batch {
                     batch.rooms.extend(room);
                     batch.to = batch.to.max(delivery.seq);
                     batch.events += 1;
-                    batch.add(*delivery, mapping, parked);
+                    batch.add(*delivery, mapping, aside);
                 }
                 Item::Event(..) | Item::Retry(_) => {}
             }
@@ -66,7 +63,11 @@ impl Batch {
         batch
     }
 
-    fn add(&mut self, delivery: Delivery, mapping: &Mapping, parked: &HashSet<LeadKey>) {
+    fn add(&mut self, delivery: Delivery, mapping: &Mapping, aside: &SetAside) {
+        if aside.is_left_out(delivery.seq) {
+            metrics::counter!("projector_ignored_total", "why" => "left_out").increment(1);
+            return;
+        }
         let envelope = match &delivery.envelope {
             Ok(envelope) => envelope,
             Err(reason) => {
@@ -75,7 +76,7 @@ impl Batch {
             }
         };
         match event::decode(envelope, delivery.seq, delivery.trace_id, mapping) {
-            Meaning::Lead(event) if parked.contains(&event.key) => {
+            Meaning::Lead(event) if aside.is_parked(&event.key, event.seq) => {
                 self.parked
                     .push(Parked::of(delivery, "an earlier event of this lead is parked".into()));
             }
@@ -126,9 +127,11 @@ impl Batch {
     fn park_all(&mut self, key: &LeadKey, events: Vec<(LeadEvent, Delivery)>, reason: &str) {
         warn!(board_id = key.board_id, item_id = key.item_id, "lead parked: {reason}");
         metrics::counter!("projector_parked_leads_total").increment(1);
+        if let Some((first, _)) = events.first() {
+            self.newly_parked.insert(key.clone(), first.seq);
+        }
         let parked = |(_, delivery)| Parked::of(delivery, reason.to_owned());
         self.parked.extend(events.into_iter().map(parked));
-        self.newly_parked.insert(key.clone());
     }
 
     pub(super) fn changed(&self) -> impl Iterator<Item = (&LeadKey, &LeadRow)> {
@@ -209,8 +212,9 @@ impl Batch {
         self.parked.iter().filter(|letter| letter.envelope.is_none()).count()
     }
 
-    pub(super) fn parked_keys(&self) -> impl Iterator<Item = &LeadKey> {
-        self.newly_parked.iter()
+    /// The leads that this batch parks, each with its first event that waits.
+    pub(super) fn parked_leads(&self) -> impl Iterator<Item = (LeadKey, u64)> {
+        self.newly_parked.iter().map(|(key, first)| (key.clone(), *first))
     }
 
     pub(super) fn touched_orgs(&self) -> BTreeSet<String> {

@@ -61,7 +61,7 @@ impl Lane {
     /// Too many parked leads in a short time, or messages that can't be read, are no bad data: the projection stops where it is, and a
     /// systemic fault does not fill the table of dead letters.
     pub(super) async fn refuse_systemic_faults(&self, batch: &Batch) -> Result<(), WriteError> {
-        let now = batch.parked_keys().count() + batch.unreadable();
+        let now = batch.parked_leads().count() + batch.unreadable();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         let before = store::recently_parked(&mut *self.pool.acquire().await?).await?;
         let parked = before.saturating_add(now);

@@ -59,7 +59,7 @@ impl Lane {
         batch.write(&mut tx).await?;
         store::settle_letters(&mut tx, key, None).await?;
         tx.commit().await?;
-        self.parked.remove(key);
+        self.aside.unpark(key);
         self.announce(batch);
         Ok(count)
     }

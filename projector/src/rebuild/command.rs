@@ -265,15 +265,23 @@ fn swapped_json(swapped: &Swapped) -> Value {
         "seq": swapped.seq,
         "lock_ms": swapped.lock.as_secs_f64() * 1000.0,
         "tries": swapped.tries,
+        "skipped_since": swapped.skipped_since,
     })
 }
 
 fn swapped_text(swapped: &Value) -> String {
-    format!(
+    let mut text = format!(
         "swapped at sequence {}: readers were held up for {:.1} ms, try {}\n\
          next       projector rebuild drop-archive (or rollback)",
         swapped["seq"],
         swapped["lock_ms"].as_f64().unwrap_or(0.0),
         swapped["tries"],
-    )
+    );
+    if let Some(letters @ 1..) = swapped["skipped_since"].as_i64() {
+        text.push_str(&format!(
+            "\n! {letters} letters were skipped since, and their events are in these tables: `projector verify` \
+             names their leads, `projector rebuild-lead` makes them right"
+        ));
+    }
+    text
 }

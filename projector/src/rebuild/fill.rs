@@ -34,7 +34,8 @@ pub(super) async fn fold(tool: &Rebuilder, rebuild: &mut Rebuild, keeper: &Keepe
         shadow::create(&mut tx, &tool.seen, rebuild.target_seq).await?;
         tx.commit().await?;
     }
-    let skipped = LeftOut::load(&mut *tool.live.acquire().await?).await?.skipped;
+    // The same in each pass and after each crash: what was skipped when the tables were made.
+    let skipped = LeftOut::load(&mut *tool.shadow.acquire().await?).await?.skipped;
     let refold = Refold {
         stream: &tool.stream,
         identity: &tool.seen.identity,

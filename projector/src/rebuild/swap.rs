@@ -41,6 +41,8 @@ pub struct Swapped {
     /// How long a reader was held up at most, the wait for others' locks included, and how many tries it took.
     pub lock: Duration,
     pub tries: i32,
+    /// Letters that were skipped after the new tables had taken their events; only a rollback goes on with such.
+    pub skipped_since: i64,
 }
 
 /// The swap's own way to fail that another try mends: somebody held a lock for too long.
@@ -76,6 +78,7 @@ pub(super) async fn swap(tool: &Rebuilder, rebuild: &Rebuild, incoming: &str) ->
     for tries in 1..=TRIES {
         let mut catching = None;
         if same {
+            shadow::leave_out(&mut *pool.acquire().await?, incoming).await?;
             let mut started = tool.catch_up(&pool, fence(&pool, rebuild).await?).await?;
             let head = reader::look(&tool.stream).await?.last;
             tool.settle(&mut started, head).await?;
@@ -83,8 +86,8 @@ pub(super) async fn swap(tool: &Rebuilder, rebuild: &Rebuild, incoming: &str) ->
         }
         crash_point!("rebuild-swap");
         match attempt(tool, rebuild, incoming, catching).await {
-            Ok((seq, lock)) => {
-                let swapped = Swapped { seq, lock, tries };
+            Ok(swapped) => {
+                let swapped = Swapped { tries, ..swapped };
                 crash_point!("rebuild-swapped");
                 record(&tool.live, rebuild, swapped).await?;
                 shadow::drop(&tool.live, SHADOW).await?;
@@ -116,7 +119,7 @@ async fn attempt(
     rebuild: &Rebuild,
     incoming: &str,
     catching: Option<CatchUp>,
-) -> Result<(u64, Duration), Failed> {
+) -> Result<Swapped, Failed> {
     let mut connection = tool.live.acquire().await?;
     connection.execute(AssertSqlSafe(shadow::beside(OUTGOING))).await?;
     if incoming == ARCHIVE {
@@ -130,6 +133,14 @@ async fn attempt(
         Some(catching) => catch_up_to(catching, target).await?,
         None => shadow::position(&mut tx, incoming).await?,
     };
+    let skipped_since = shadow::skipped_since(&mut tx, incoming, seq).await?;
+    if incoming == SHADOW && skipped_since > 0 {
+        let refusal = anyhow!(
+            "{skipped_since} letters were skipped after the new tables had taken their events: \
+             `projector rebuild abort`, and start again"
+        );
+        return Err(refusal.into());
+    }
     prepare(&mut tx, incoming).await?;
     take_position(&mut tx, tool, rebuild, seq, incoming).await?;
     crash_point!("rebuild-swap-locked");
@@ -138,7 +149,7 @@ async fn attempt(
     tx.execute(AssertSqlSafe(moves(incoming))).await?;
     crash_point!("rebuild-swap-commit");
     tx.commit().await?;
-    Ok((seq, locked.elapsed()))
+    Ok(Swapped { seq, lock: locked.elapsed(), tries: 0, skipped_since })
 }
 
 /// The last events, while the live projection is held.
@@ -189,7 +200,8 @@ async fn prepare(connection: &mut PgConnection, incoming: &str) -> Result<(), sq
     let sql = format!(
         "insert into {OUTGOING}.checkpoint select * from public.checkpoint;
          insert into {OUTGOING}.agent_dirty overriding system value select * from public.agent_dirty;
-         insert into {OUTGOING}.dead_letter select * from public.dead_letter where resolved_at is null;
+         insert into {OUTGOING}.dead_letter select * from public.dead_letter
+         where resolved_at is null or starts_with(resolution, '{SKIPPED}');
          update public.dead_letter set resolved_at = now(), resolution = 'rebuilt', retry_requested_at = null
          where resolved_at is null and not exists (
              select from {incoming}.dead_letter waiting

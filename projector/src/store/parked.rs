@@ -1,10 +1,10 @@
 //! Dead letters: events that can't be applied, and the later ones of the same lead, in order.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use leadpulse_nats::Envelope;
-use sqlx::{PgConnection, Row};
+use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
 use super::{PROJECTION, leads::signed};
@@ -20,17 +20,68 @@ pub struct Parked {
     pub reason: String,
 }
 
-/// The leads with unresolved dead letters: their later events must wait behind them.
-pub async fn load_parked(connection: &mut PgConnection) -> Result<HashSet<LeadKey>, sqlx::Error> {
-    let keys: Vec<LeadKey> = sqlx::query_as(
-        "select distinct org_id, board_id, item_id from dead_letter
-         where projection = $1 and resolved_at is null
-           and org_id is not null and board_id is not null and item_id is not null",
-    )
-    .bind(PROJECTION)
-    .fetch_all(connection)
-    .await?;
-    Ok(keys.into_iter().collect())
+/// What a lane does not apply, also when its position goes back and it meets everything once more.
+#[derive(Debug, Clone, Default)]
+pub struct SetAside {
+    /// Events that an operator gave up, and messages that wait because nobody could read them.
+    left_out: HashSet<u64>,
+    /// The first waiting letter of each parked lead. What came before it is in the row; what comes after
+    /// it must wait behind it.
+    parked: HashMap<LeadKey, u64>,
+}
+
+impl SetAside {
+    /// For a lane that begins after this sequence: of what is left out it meets only what comes then.
+    pub async fn load(connection: &mut PgConnection, after: u64) -> Result<Self, sqlx::Error> {
+        let left_out: Vec<i64> = sqlx::query_scalar(
+            "select seq from dead_letter
+             where projection = $1 and seq > $2
+               and (starts_with(resolution, $3) or (resolved_at is null and event_id is null))",
+        )
+        .bind(PROJECTION)
+        .bind(signed(after))
+        .bind(SKIPPED)
+        .fetch_all(&mut *connection)
+        .await?;
+        let parked = sqlx::query(
+            "select org_id, board_id, item_id, min(seq) from dead_letter
+             where projection = $1 and resolved_at is null
+               and org_id is not null and board_id is not null and item_id is not null
+             group by org_id, board_id, item_id",
+        )
+        .bind(PROJECTION)
+        .fetch_all(connection)
+        .await?;
+        let parked = parked.iter().map(|row| {
+            let key = LeadKey::from_row(row)?;
+            Ok((key, unsigned(row.try_get(3)?)))
+        });
+        Ok(Self {
+            left_out: left_out.into_iter().map(unsigned).collect(),
+            parked: parked.collect::<Result<_, sqlx::Error>>()?,
+        })
+    }
+
+    pub fn is_left_out(&self, seq: u64) -> bool {
+        self.left_out.contains(&seq)
+    }
+
+    /// Does this event wait behind a letter of its lead, or is it one?
+    pub fn is_parked(&self, key: &LeadKey, seq: u64) -> bool {
+        self.parked.get(key).is_some_and(|first| seq >= *first)
+    }
+
+    pub fn park(&mut self, leads: impl IntoIterator<Item = (LeadKey, u64)>) {
+        self.parked.extend(leads);
+    }
+
+    pub fn unpark(&mut self, key: &LeadKey) {
+        self.parked.remove(key);
+    }
+}
+
+fn unsigned(seq: i64) -> u64 {
+    u64::try_from(seq).unwrap_or(0)
 }
 
 /// Parks events; one that is parked already stays as it is.
@@ -91,7 +142,7 @@ impl LeftOut {
         let mut left_out = Self::default();
         for (seq, waiting) in rows {
             let set = if waiting { &mut left_out.waiting } else { &mut left_out.skipped };
-            set.insert(u64::try_from(seq).unwrap_or(0));
+            set.insert(unsigned(seq));
         }
         Ok(left_out)
     }
@@ -126,7 +177,7 @@ pub async fn letters_of(
     .fetch_all(connection)
     .await?;
     let letter = |row: sqlx::postgres::PgRow| {
-        let seq = u64::try_from(row.try_get::<i64, _>(0)?).unwrap_or(0);
+        let seq = unsigned(row.try_get(0)?);
         Ok(Letter { seq, trace_id: row.try_get(1)?, payload: row.try_get(2)? })
     };
     rows.into_iter().map(letter).collect()

@@ -6,7 +6,7 @@ use tests::{
     naive::Arrival,
 };
 
-use super::{json, last_audit, refused, setup};
+use super::{json, last_audit, operate, refused, setup};
 
 fn event(kind: &str, item: i64, n: usize, more: Value) -> String {
     let second = n % 60;
@@ -130,6 +130,81 @@ async fn a_lead_whose_letters_were_all_skipped_is_parked_no_more() {
     })
     .await;
     assert_eq!(json(&projection, 0, &["dead-letters", "list"]), json!([]));
+}
+
+async fn waiting(projection: &Projection) -> i64 {
+    sqlx::query_scalar("select count(*) from dead_letter where resolved_at is null")
+        .fetch_one(&projection.ground.database.pool)
+        .await
+        .unwrap()
+}
+
+fn sequence_of(projection: &Projection, event: &str) -> u64 {
+    projection.arrivals.iter().find(|arrival| arrival.event == event).unwrap().seq
+}
+
+#[tokio::test]
+async fn what_was_skipped_and_what_waits_stay_where_they_are_when_the_position_goes_back() {
+    let mut projection = poisoned(77..79).await;
+    let skipped = sequence_of(&projection, &poison(77, 1));
+    let seq = skipped.to_string();
+    json(&projection, 0, &["dead-letters", "skip", "--seq", &seq, "--reason", "test", "--yes"]);
+    // Nothing stands in the way of either of them any more, but nobody has asked for them.
+    execute(&projection, FIXED).await;
+    json(&projection, 0, &["dead-letters", "retry", "--lead", "77", "--yes"]);
+    assert_eq!(waiting(&projection).await, 2, "the refused event and the later one of its lead");
+
+    json(&projection, 0, &["pause", "--reason", "test", "--yes"]);
+    let last = projection.last_seq().to_string();
+    let back = ["checkpoint", "set", "0", "--expect", &last, "--reason", "test", "--yes"];
+    json(&projection, 0, &back);
+    json(&projection, 0, &["resume"]);
+    projection.settle().await;
+    assert_eq!(waiting(&projection).await, 2, "no event that was applied became a letter");
+    json(&projection, 0, &["verify"]);
+    json(&projection, 0, &["dead-letters", "retry", "--all", "--yes"]);
+    projection.arrivals.retain(|arrival| arrival.seq != skipped);
+    projection.check().await;
+}
+
+#[tokio::test]
+async fn what_is_skipped_while_a_rebuild_goes_on_is_not_in_the_new_tables() {
+    let mut projection = poisoned(77..78).await;
+    let first = sequence_of(&projection, &poison(77, 1));
+    let skip = |projection: &Projection, seq: u64| {
+        let seq = seq.to_string();
+        json(projection, 0, &["dead-letters", "skip", "--seq", &seq, "--reason", "test", "--yes"]);
+    };
+    // The new tables take what the live ones have refused.
+    execute(&projection, FIXED).await;
+    json(&projection, 0, &["rebuild", "start", "--yes"]);
+    skip(&projection, first);
+    let said = refused(&projection, 1, &["rebuild", "swap", "--yes"]);
+    assert!(said.contains("1 letters were skipped after"), "{said}");
+    json(&projection, 0, &["rebuild", "abort", "--yes"]);
+    json(&projection, 0, &["rebuild", "start", "--yes"]);
+
+    // And one of an event that the new tables catch up with.
+    execute(&projection, POISON).await;
+    projection.publish(&[named(80, "good", 0), poison(80, 1)]).await;
+    projection.settle().await;
+    let second = sequence_of(&projection, &poison(80, 1));
+    skip(&projection, second);
+    json(&projection, 0, &["rebuild", "swap", "--yes"]);
+    projection.publish(&[named(80, "after", 3)]).await;
+    projection.arrivals.retain(|arrival| ![first, second].contains(&arrival.seq));
+    projection.check().await;
+    json(&projection, 0, &["verify"]);
+    // What waited in the old tables waits again.
+    json(&projection, 0, &["rebuild", "rollback", "--yes"]);
+    projection.publish(&[named(80, "back", 4)]).await;
+    eventually("they are applied", PATIENCE, async || {
+        let words = ["dead-letters", "retry", "--lead", "77", "--yes"];
+        operate(&projection, &words).status.success().then_some(())
+    })
+    .await;
+    projection.check().await;
+    json(&projection, 0, &["verify"]);
 }
 
 #[tokio::test]
