@@ -27,7 +27,7 @@ use crate::{
 };
 use figures::figures;
 use lead::Totals;
-pub use load::BY_KEY;
+pub use load::{ASSIGNED, BY_KEY, WON};
 use marks::Changed;
 pub use marks::TAKE_WHOLE;
 use memory::Memory;
@@ -226,7 +226,9 @@ async fn compute(
         // A thousand agents are a tenth of a second of this thread.
         tokio::task::yield_now().await;
     }
+    crash_point!("agents-read");
     save::replace(connection, &org.id, &rows, &gone, now).await?;
+    crash_point!("agents-written");
     memory.shrink();
     Ok(())
 }

@@ -9,6 +9,17 @@ macro_rules! crash_point {
     };
 }
 
+/// Whether a test wants what comes here to be lost.
+macro_rules! lost {
+    ($name:literal) => {{
+        #[cfg(feature = "failpoints")]
+        let lost = fail::eval($name, |_| ()).is_some();
+        #[cfg(not(feature = "failpoints"))]
+        let lost = false;
+        lost
+    }};
+}
+
 pub mod agents;
 mod aside;
 pub mod cli;

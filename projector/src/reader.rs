@@ -7,9 +7,9 @@ pub mod range;
 use std::time::Duration;
 
 use async_nats::jetstream::{
-    self,
+    self, ErrorCode,
     consumer::{DeliverPolicy, pull},
-    stream::Stream,
+    stream::{RawMessageErrorKind, Stream},
 };
 use chrono::{DateTime, Utc};
 use futures_util::StreamExt;
@@ -51,6 +51,8 @@ pub enum ReadError {
     Recreated,
     #[error("the consumer is silent at {read} while the stream is at {last}")]
     Silent { read: u64, last: u64 },
+    #[error("the consumer left out {seq}, which the stream has")]
+    LeftOut { seq: u64 },
     #[error("nats: {0}")]
     Nats(String),
 }
@@ -89,7 +91,7 @@ impl Seen {
 
 /// The stream of record, or that it is not there yet.
 pub async fn find(jetstream: &jetstream::Context) -> Result<Stream, ReadError> {
-    use async_nats::jetstream::{ErrorCode, context::GetStreamErrorKind};
+    use async_nats::jetstream::context::GetStreamErrorKind;
     match timeout(ANSWER, jetstream.get_stream(streams::EVENTS)).await {
         Ok(Ok(stream)) => Ok(stream),
         Ok(Err(error)) => match error.kind() {
@@ -148,6 +150,9 @@ pub async fn read(
             () = stop.cancelled() => return Ok(()),
             chunk = chunks.next() => {
                 let chunk = chunk.ok_or_else(|| ReadError::nats("the consumer ended"))?;
+                if lost!("reader-silent") {
+                    continue;
+                }
                 for message in chunk {
                     let message = message.map_err(ReadError::nats)?;
                     guard.check(&message, stream, identity).await?;
@@ -156,7 +161,7 @@ pub async fn read(
                         continue;
                     }
                     if delivery.seq > read + 1 {
-                        look(stream).await?.check(read)?;
+                        check_gap(stream, read).await?;
                         warn!(from_seq = read + 1, to_seq = delivery.seq, "the stream has a gap: messages were deleted");
                     }
                     read = delivery.seq;
@@ -180,6 +185,20 @@ pub async fn read(
                 read_at_last_look = Some((read, seen.last > read));
             }
         }
+    }
+}
+
+/// What does not come after `read` must have been deleted message by message: then there is no more of it.
+async fn check_gap(stream: &Stream, read: u64) -> Result<(), ReadError> {
+    look(stream).await?.check(read)?;
+    let seq = read + 1;
+    let missing = timeout(ANSWER, stream.get_raw_message(seq))
+        .await
+        .map_err(|_| ReadError::nats("no answer in time"))?;
+    match missing.map_err(|error| error.kind()) {
+        Ok(_) => Err(ReadError::LeftOut { seq }),
+        Err(RawMessageErrorKind::NoMessageFound) => Ok(()),
+        Err(other) => Err(ReadError::nats(other)),
     }
 }
 

@@ -56,6 +56,7 @@ pub(crate) async fn raise(
     if orgs.is_empty() {
         return Ok(());
     }
+    crash_point!("version");
     sqlx::query(
         "with raised as (
              insert into org_version (org_id, version) select org_id, 1 from unnest($1::text[]) as touched (org_id)

@@ -139,11 +139,12 @@ async fn throughput(
     let started = Instant::now();
     let projector = stage.projector("bench_projector", options.lanes);
     let last = i64::try_from(options.events).unwrap();
-    let first = applied(&pool, 1).await;
-    applied(&pool, last).await;
+    let already = applied(&pool, 1).await;
     // The start of the process is not its throughput: count from the first commit.
+    let first = started.elapsed();
+    applied(&pool, last).await;
     let took = started.elapsed() - first;
-    let written = projector.metric("projector_rows_written_total").await as usize;
+    let written = projector.metric("projector_rows_written_total").await;
     let commit = quantile(&projector.metrics().await, "projector_commit_seconds", 0.99);
     let peak = projector.peak_mebibytes();
     drop(projector);
@@ -155,8 +156,9 @@ async fn throughput(
         let pool = filled.database(stage, "bench_upserts", standing).await;
         upserts.push(limits::upserts_only(&pool, options, spread, connections).await);
     }
-    let rows = rate(written, took);
-    let coalesced = options.events as f64 / written as f64;
+    let events = usize::try_from(last - already).unwrap();
+    let coalesced = options.events as f64 / written;
+    let rows = rate(events, took) / coalesced;
     // Both limits are in rows: a row is so many events that must be read.
     let composed = 1.0 / (coalesced / read + 1.0 / upserts[1]);
     let leads = match standing {
@@ -176,7 +178,7 @@ async fn throughput(
         format!("{:.2}", rows / upserts[0]),
         format!("{:.2}", rows / upserts[1]),
         format!("{:.2}", rows / composed),
-        per_second(rate(options.events as usize, took)),
+        per_second(rate(events, took)),
         milliseconds(Duration::from_secs_f64(commit)),
         format!("{peak:.0} MiB"),
     ]
@@ -194,17 +196,19 @@ async fn growth(stage: &Stage, filled: &mut Filled, options: &Options) {
         publish(&jetstream, 0..100_000, |n| Spread::Uniform.lead(n, *size)).await;
         let started = Instant::now();
         let projector = stage.projector("bench_growth", options.lanes);
-        let first = applied(&pool, 1).await;
+        let already = applied(&pool, 1).await;
+        let first = started.elapsed();
         applied(&pool, 100_000).await;
-        let took = started.elapsed() - first;
+        let events = usize::try_from(100_000 - already).unwrap();
+        let events = rate(events, started.elapsed() - first);
         let commit = quantile(&projector.metrics().await, "projector_commit_seconds", 0.99);
         rows.push(vec![
             format!("{} k", size / 1000),
-            per_second(rate(100_000, took)),
+            per_second(events),
             milliseconds(Duration::from_secs_f64(commit)),
         ]);
         sizes.push(format!("\"{} k\"", size / 1000));
-        rates.push(format!("{:.1}", rate(100_000, took) / 1000.0));
+        rates.push(format!("{:.1}", events / 1000.0));
     }
     table(&["leads in the table", "events", "commit p99"], &rows);
     println!(

@@ -161,13 +161,12 @@ impl Drop for Running {
 }
 
 /// How long until all lanes have this.
-pub(crate) async fn applied(pool: &PgPool, seq: i64) -> Duration {
-    let started = Instant::now();
+pub(crate) async fn applied(pool: &PgPool, seq: i64) -> i64 {
     wait_until("the projector gets there", Duration::from_secs(1200), async || {
         position(pool).await.is_some_and(|at| at >= seq)
     })
     .await;
-    started.elapsed()
+    position(pool).await.unwrap_or(seq)
 }
 
 /// Which position was visible by SQL when, looked at until it is `enough`.

@@ -56,9 +56,9 @@ where org_id = $1 and ",
     };
 }
 
-const ASSIGNED: &str = columns!("assigned_user_id", "");
+pub const ASSIGNED: &str = columns!("assigned_user_id", "");
 /// Those that the agent won and does not have: the others are among the assigned ones.
-const WON: &str =
+pub const WON: &str =
     columns!("closed_by_user_id", " and closed_by_user_id is distinct from assigned_user_id");
 
 /// All leads of these agents, in the order of their keys. An agent without any is not among them.

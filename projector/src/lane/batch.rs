@@ -157,6 +157,7 @@ impl Batch {
         store::mark_dirty(connection, &self.marks()).await?;
         crash_point!("lane-marks");
         store::upsert_users(connection, self.users()).await?;
+        crash_point!("lane-users");
         store::park(connection, &self.parked).await?;
         Ok(())
     }

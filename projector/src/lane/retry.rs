@@ -57,8 +57,11 @@ impl Lane {
         })?;
         batch.fold(|_| known.as_ref(), &self.mapping);
         batch.write(&mut tx).await?;
+        crash_point!("retry-applied");
         store::settle_letters(&mut tx, key, None).await?;
+        crash_point!("retry-commit");
         tx.commit().await?;
+        crash_point!("retry-committed");
         self.aside.unpark(key);
         self.announce(batch);
         Ok(count)

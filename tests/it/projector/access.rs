@@ -2,7 +2,7 @@
 
 use leadpulse_service::config::Postgres;
 use projector::{
-    agents::{BY_KEY, TAKE_WHOLE},
+    agents::{ASSIGNED, BY_KEY, TAKE_WHOLE, WON},
     event::LeadKey,
     fold::LeadState,
     store,
@@ -68,6 +68,30 @@ const PATHS: &[(&str, &str)] = &[
     ),
 ];
 
+/// The same on the other tables.
+const SMALL_PATHS: &[(&str, &str)] = &[
+    (
+        "select org_id, agent_id from agent_metrics where valid_until <= now()
+             order by valid_until limit 2000",
+        "agent_metrics_valid_until",
+    ),
+    ("select min(valid_until) from agent_metrics", "agent_metrics_valid_until"),
+    (
+        "select agent_id from agent_metrics where org_id = 'org1' and window_days = 30",
+        "agent_metrics_window",
+    ),
+    (
+        "select seq from dead_letter where projection = 'main' and org_id = 'org1' and board_id = 1
+             and item_id = 11 and resolved_at is null",
+        "dead_letter_parked",
+    ),
+    (
+        "select id from operator_audit where org_id = 'org1' order by id desc limit 20",
+        "operator_audit_org",
+    ),
+    ("select id from agent_dirty where board_id is null order by id", "agent_dirty_whole"),
+];
+
 #[tokio::test]
 async fn each_access_path_uses_its_index_and_no_index_is_without_a_path() {
     let projection = Projection::start(setup(&[])).await;
@@ -82,13 +106,29 @@ async fn each_access_path_uses_its_index_and_no_index_is_without_a_path() {
         assert!(plan.contains(index), "{query}\ndoes not use {index}:\n{plan}");
         assert!(!plan.contains("Seq Scan on lead_fact"), "{plan}");
     }
-    let indexes: Vec<String> =
-        sqlx::query_scalar("select indexname::text from pg_indexes where tablename = 'lead_fact'")
-            .fetch_all(pool)
-            .await
-            .unwrap();
+    // The other tables are small, and Postgres would rather read them whole.
+    let mut connection = pool.acquire().await.unwrap();
+    sqlx::query("set enable_seqscan = off").execute(&mut *connection).await.unwrap();
+    for (query, index) in SMALL_PATHS {
+        let explain = sqlx::AssertSqlSafe(format!("explain {query}"));
+        let plan: Vec<String> =
+            sqlx::query_scalar(explain).fetch_all(&mut *connection).await.unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index), "{query}\ndoes not use {index}:\n{plan}");
+    }
+    // What is unique is there for that.
+    let indexes: Vec<String> = sqlx::query_scalar(
+        "select indexrelid::regclass::text from pg_index
+         join pg_class on pg_class.oid = indrelid
+         where relnamespace = 'public'::regnamespace and not indisunique",
+    )
+    .fetch_all(pool)
+    .await
+    .unwrap();
+    assert!(indexes.len() > 10, "{indexes:?}");
     for index in indexes {
-        assert!(PATHS.iter().any(|(_, named)| *named == index), "no path uses {index}");
+        let mut paths = PATHS.iter().chain(SMALL_PATHS);
+        assert!(paths.any(|(_, named)| *named == index), "no path uses {index}");
     }
 }
 
@@ -140,6 +180,27 @@ async fn the_changed_leads_of_agents_are_read_by_their_keys() {
         .unwrap();
     let plan = plan.join("\n");
     assert!(plan.contains("lead_fact_pkey") && !plan.contains("Seq Scan"), "{plan}");
+}
+
+#[tokio::test]
+async fn the_leads_of_agents_are_read_by_their_indexes() {
+    let projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    let pool = &projection.ground.database.pool;
+    fill(pool).await;
+    sqlx::query("analyze lead_fact").execute(pool).await.unwrap();
+    for (query, index) in
+        [(ASSIGNED, "lead_fact_agent_entered"), (WON, "lead_fact_agent_closed_won")]
+    {
+        let plan: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(format!("explain {query}")))
+            .bind("org1")
+            .bind(vec![1_i64, 11])
+            .fetch_all(pool)
+            .await
+            .unwrap();
+        let plan = plan.join("\n");
+        assert!(plan.contains(index) && !plan.contains("Seq Scan"), "{plan}");
+    }
 }
 
 #[tokio::test]

@@ -11,18 +11,22 @@ const STEPS: &[&str] = &[
     "lane-position",
     "lane-rows",
     "lane-marks",
+    "lane-users",
     "lane-commit",
     "lane-committed",
     "agents-marks",
+    "agents-read",
+    "agents-written",
     "agents-commit",
     "agents-committed",
+    "version",
 ];
 
 #[tokio::test]
 async fn killed_at_any_step_of_a_commit_nothing_is_lost_and_nothing_counts_twice() {
     let mut projection = Projection::start(setup(&[])).await;
     projection.settle().await;
-    let history = history(20, 450, 6);
+    let history = history(20, 650, 6);
     let parts = history.chunks(history.len().div_ceil(STEPS.len()));
     for (index, (step, part)) in STEPS.iter().zip(parts).enumerate() {
         projection.projector.kill9();

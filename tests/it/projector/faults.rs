@@ -1,7 +1,9 @@
-use leadpulse_nats::streams;
-use tests::harness::{PATIENCE, Projection, create_stream, eventually};
+use std::time::Duration;
 
-use super::{history, setup};
+use leadpulse_nats::streams;
+use tests::harness::{PATIENCE, Projection, create_stream, eventually, wait_until};
+
+use super::{history, poison::named, setup};
 
 /// Why the projector is not ready, once it says so.
 async fn fault(projection: &Projection, wanted: &str) -> String {
@@ -65,6 +67,85 @@ async fn a_purge_under_the_reader_is_a_fault_and_never_a_skip() {
         .await
         .unwrap();
     assert!(u64::try_from(applied).unwrap() < kept_from, "{applied} is behind the gap");
+}
+
+/// A server that has forgotten the consumer, or a connection that swallows: nothing comes, and no error.
+#[tokio::test]
+async fn a_silent_consumer_is_noticed_and_replaced() {
+    let mut projection = beside_fail_point("reader-silent=1*return->off").await;
+    let events = history(10, 100, 24);
+    projection.publish(&events[..1]).await;
+    wait_until("the silence is noticed", PATIENCE, async || {
+        projection.projector.log_text().contains("the consumer is silent")
+    })
+    .await;
+    projection.publish(&events[1..]).await;
+    projection.check().await;
+}
+
+#[tokio::test]
+async fn a_consumer_that_leaves_something_out_is_noticed_and_replaced() {
+    let mut projection = beside_fail_point("reader-silent=1*off->1*return->off").await;
+    for n in 0..3 {
+        projection.publish(&[named(7, &format!("name {n}"), n)]).await;
+        // The next one comes by itself.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    projection.check().await;
+    assert!(projection.projector.log_text().contains("the consumer left out"));
+}
+
+async fn beside_fail_point(point: &str) -> Projection {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    projection.projector.kill9();
+    projection.projector.set("FAILPOINTS", point);
+    projection.projector.restart().unwrap();
+    wait_until("it projects again", PATIENCE, async || {
+        projection.projector.log_text().matches("lease taken").count() == 2
+    })
+    .await;
+    projection
+}
+
+#[tokio::test]
+async fn messages_that_were_deleted_are_passed_over() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(10, 100, 27)).await;
+    projection.settle().await;
+    projection.projector.kill9();
+    let (before, deleted) = (projection.arrivals.len(), projection.last_seq() + 2);
+    projection.publish(&history(10, 100, 28)).await;
+    let stream = projection.jetstream().await.get_stream(streams::EVENTS).await.unwrap();
+    assert!(stream.delete_message(deleted).await.unwrap());
+    projection.arrivals.retain(|arrival| arrival.seq != deleted);
+    assert!(projection.arrivals.len() > before);
+    projection.projector.restart().unwrap();
+    projection.check().await;
+}
+
+/// Ready is who works, however far behind: a flapping projector would be restarted for ever.
+#[tokio::test]
+async fn readiness_does_not_flap_while_the_projector_catches_up() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    projection.projector.kill9();
+    projection.publish(&history(100, 4000, 25)).await;
+    projection.projector.restart().unwrap();
+    let url = format!("{}/health/readiness", projection.projector.url());
+    let ready = async || reqwest::get(&url).await.is_ok_and(|answer| answer.status() == 200);
+    wait_until("it is ready", PATIENCE, ready).await;
+    let done = projection.settle();
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            () = &mut done => break,
+            () = tokio::time::sleep(Duration::from_millis(50)) => {
+                assert!(ready().await, "ready, and then not");
+            }
+        }
+    }
+    projection.check().await;
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@ use tests::harness::{PATIENCE, Projection, eventually};
 
 use super::setup;
 
-fn named(item: i64, name: &str, n: usize) -> String {
+pub(super) fn named(item: i64, name: &str, n: usize) -> String {
     json!({
         "type": "update_name", "boardId": 9001, "pulseId": item, "userId": 7, "groupId": "topics",
         "value": { "name": name }, "triggerTime": format!("2026-03-02T10:00:{:02}.000Z", n % 60),
@@ -35,6 +35,10 @@ fn poison(item: i64, n: usize) -> String {
 /// Postgres refuses leads that were touched in 2001: data that can't be written, made by hand.
 const POISON: &str =
     "alter table lead_fact add constraint poison check (first_touch_at > '2002-01-01')";
+
+/// The same, whatever stands in the table already.
+const POISON_FROM_NOW: &str =
+    "alter table lead_fact add constraint poison check (first_touch_at > '2002-01-01') not valid";
 
 #[tokio::test]
 async fn one_bad_event_among_a_thousand_leads_parks_its_lead_and_a_retry_heals_it() {
@@ -73,6 +77,33 @@ async fn one_bad_event_among_a_thousand_leads_parks_its_lead_and_a_retry_heals_i
     })
     .await;
     projection.check().await;
+}
+
+/// The operator asks once, whatever happens to the projector meanwhile.
+#[tokio::test]
+async fn killed_at_any_step_of_a_retry_the_letters_are_applied_once_and_in_order() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    for (item, step) in (1..).zip(["retry-applied", "retry-commit", "retry-committed"]) {
+        execute(&projection, POISON_FROM_NOW).await;
+        let of_lead = |n| named(item, &format!("name {n}"), n);
+        projection.publish(&[of_lead(0), poison(item, 1), of_lead(2), of_lead(3)]).await;
+        projection.settle().await;
+        assert_eq!(letters(&projection).await.len(), 3);
+        execute(&projection, "alter table lead_fact drop constraint poison").await;
+        projection.projector.kill9();
+        projection.projector.set("FAILPOINTS", &format!("{step}=return"));
+        projection.projector.restart().unwrap();
+        execute(&projection, "update dead_letter set retry_requested_at = now()").await;
+        assert!(projection.projector.ended(PATIENCE).await.is_some(), "it does not die at {step}");
+        projection.projector.set("FAILPOINTS", "");
+        projection.projector.restart().unwrap();
+        eventually("the letters are applied", PATIENCE, async || {
+            letters(&projection).await.is_empty().then_some(())
+        })
+        .await;
+        projection.check().await;
+    }
 }
 
 /// An ingest that was upgraded before the projector must not fill the table of dead letters.

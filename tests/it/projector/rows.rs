@@ -48,10 +48,9 @@ async fn applying_the_whole_stream_again_changes_no_byte() {
     assert_eq!(bytes(&projection).await, before);
 }
 
-/// All of LeadFact but where in the heap it lies.
+/// All of LeadFact, and the transaction that wrote each row: a row that is written again, as it is, has another.
 async fn bytes(projection: &Projection) -> Vec<String> {
-    sqlx::query_scalar("select lead_fact::text from lead_fact order by org_id, board_id, item_id")
-        .fetch_all(&projection.ground.database.pool)
-        .await
-        .unwrap()
+    let rows =
+        "select xmin::text || lead_fact::text from lead_fact order by org_id, board_id, item_id";
+    sqlx::query_scalar(rows).fetch_all(&projection.ground.database.pool).await.unwrap()
 }
