@@ -3,11 +3,7 @@
 //! Memory is bounded by a setting. A pass folds the leads of a range of buckets; when they outgrow the
 //! budget the upper half of the range is dropped and left to a later pass, which reads the stream again.
 
-use std::{
-    collections::{HashMap, HashSet},
-    ops::Range,
-    time::Duration,
-};
+use std::{collections::HashMap, ops::Range, time::Duration};
 
 use async_nats::jetstream::stream::Stream;
 use tokio::{sync::mpsc, time::sleep};
@@ -22,7 +18,7 @@ use crate::{
         ReadError,
         range::{Bounds, RangeReader, Select},
     },
-    store::{Parked, Position, StreamIdentity},
+    store::{LeftOut, Parked, Position, StreamIdentity},
 };
 
 /// Chunks between the reader and the fold.
@@ -42,7 +38,7 @@ pub struct Refold<'a> {
     pub position: Position,
     pub mapping: &'a Mapping,
     /// Events that no fold applies.
-    pub left_out: &'a HashSet<u64>,
+    pub left_out: &'a LeftOut,
     /// Only this org and board, where they are given.
     pub select: Select,
     /// Only the leads of these buckets.
@@ -58,6 +54,8 @@ pub struct Pass {
     /// The users and what is no envelope; each stands in the pass of its bucket.
     pub users: HashMap<(String, i64), (u64, UserEvent)>,
     pub unreadable: Vec<Parked>,
+    /// Org and id of events that wait as letters of an earlier stream.
+    pub returned: Vec<(String, String)>,
     /// What leads and letters take in memory, by estimate, and the most that they have taken.
     pub bytes: usize,
     pub peak_bytes: usize,
@@ -115,7 +113,15 @@ impl Refold<'_> {
         let place = bucket_of(&delivery);
         let seq = delivery.seq;
         let counts = pass.buckets.contains(&place) && seq <= self.position.of_bucket(place);
-        if !counts || self.left_out.contains(&seq) {
+        if !counts {
+            return Ok(());
+        }
+        if let Ok(envelope) = &delivery.envelope
+            && self.left_out.returns(&delivery.envelope)
+        {
+            pass.returned.push((envelope.org.clone(), envelope.event_id.clone()));
+        }
+        if self.left_out.contains(seq, &delivery.envelope) {
             return Ok(());
         }
         let envelope = match &delivery.envelope {

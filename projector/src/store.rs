@@ -18,9 +18,11 @@ use sqlx::{
 pub(crate) use leads::signed;
 pub use leads::{Known, Loaded, Mark, load_leads, mark_dirty, upsert_leads};
 pub use parked::{
-    LeftOut, Letter, Parked, SKIPPED, SetAside, Unread, letters_of, name_unread, park,
-    recently_parked, retries_requested, settle_letters, settle_unread, unread_requested,
+    LeftOut, Letter, Parked, RETURNED, SKIPPED, SetAside, Unread, letters_of, name_unread, park,
+    recently_parked, retries_requested, settle_letters, settle_returned, settle_unread,
+    unread_requested,
 };
+pub(crate) use parked::{short_id, this_stream};
 pub use position::{
     OpenError, Position, StreamIdentity, advance, hold_lanes, known_mapping, mapping_of_tables,
     open_positions, positions,

@@ -13,7 +13,7 @@ mod letters;
 mod report;
 mod users;
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
 use async_nats::jetstream::stream::Stream;
@@ -116,15 +116,13 @@ impl Ground<'_> {
                 return Ok(verdict);
             }
         }
-        let left_out: HashSet<u64> =
-            self.left_out.waiting.union(&self.left_out.skipped).copied().collect();
         let refold = Refold {
             stream: &self.stream,
             identity: &self.seen.identity,
             from: self.seen.first.max(1),
             position: self.position.clone(),
             mapping: &self.tools.mapping,
-            left_out: &left_out,
+            left_out: &self.left_out,
             select: Select {
                 org: self.scope.org.clone(),
                 board: self.scope.board,

@@ -57,6 +57,7 @@ impl Question {
             kind: self.params.one("kind", text),
             error: self.params.one("error", text),
             seq: self.params.many("seq", id),
+            earlier: false,
         }
     }
 
@@ -90,7 +91,8 @@ pub(crate) async fn letter(asked: Asked) -> Result<Response, Problem> {
     let mut question = Question::of(asked, &[Scope::OpsRead]).await?;
     let seq = question.params.one("seq", id).unwrap_or_default();
     let (app, caller) = question.finish()?;
-    let shown = dead_letters::show(&app.ops, seq, Some(&caller.org.id)).await.map_err(told)?;
+    let shown =
+        dead_letters::show(&app.ops, seq, false, Some(&caller.org.id)).await.map_err(told)?;
     let mut shown = shown.ok_or(Problem::NotFound)?;
     if !caller.may(Scope::Pii) {
         shown.payload = Value::Null;

@@ -7,6 +7,7 @@ mod explain;
 mod full;
 mod instance;
 mod repair;
+mod restored;
 mod transfer;
 
 use std::process::Output;

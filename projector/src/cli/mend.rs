@@ -37,6 +37,9 @@ pub(super) enum LettersCommand {
     Show {
         /// Its sequence in the stream.
         seq: i64,
+        /// In an earlier stream, which was recreated since.
+        #[arg(long)]
+        earlier: bool,
     },
     /// Let the live projection apply them again, each lead's in order.
     Retry {
@@ -166,8 +169,8 @@ impl Operator {
                 let groups = dead_letters::list(&self.tools, &filter).await?;
                 self.terminal.show(&groups, |groups| text::letters(groups))
             }
-            LettersCommand::Show { seq } => {
-                match dead_letters::show(&self.tools, seq, None).await? {
+            LettersCommand::Show { seq, earlier } => {
+                match dead_letters::show(&self.tools, seq, earlier, None).await? {
                     Some(letter) => self.terminal.show(&letter, text::letter),
                     None => bail!(
                         "there is no letter {seq}: `projector dead-letters list` shows what there is"

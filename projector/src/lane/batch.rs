@@ -37,6 +37,8 @@ pub(super) struct Batch {
     pub(super) leads: BTreeMap<LeadKey, LeadBatch>,
     users: Vec<(UserEvent, Delivery)>,
     parked: Vec<Parked>,
+    /// Org and id of events that wait as letters of an earlier stream.
+    returned: Vec<(String, String)>,
     /// With the first event that waits.
     newly_parked: HashMap<LeadKey, u64>,
     /// Given back when the batch is over.
@@ -64,7 +66,12 @@ impl Batch {
     }
 
     fn add(&mut self, delivery: Delivery, mapping: &Mapping, aside: &SetAside) {
-        if aside.is_left_out(delivery.seq) {
+        if let Ok(envelope) = &delivery.envelope
+            && aside.returns(&delivery.envelope)
+        {
+            self.returned.push((envelope.org.clone(), envelope.event_id.clone()));
+        }
+        if aside.is_left_out(delivery.seq, &delivery.envelope) {
             metrics::counter!("projector_ignored_total", "why" => "left_out").increment(1);
             return;
         }
@@ -159,6 +166,7 @@ impl Batch {
         store::upsert_users(connection, self.users()).await?;
         crash_point!("lane-users");
         store::park(connection, &self.parked).await?;
+        store::settle_returned(connection, &self.returned).await?;
         Ok(())
     }
 

@@ -128,7 +128,7 @@ pub async fn rebuild_lead(tools: &Tools, key: &LeadKey, dry_run: bool) -> Result
         kind: None,
     };
     let wanted = Wanted { select, whole: true, ..Wanted::default() };
-    let report = replay(tools, &wanted, dry_run, &|_, _| {}).await?;
+    let report = Box::pin(replay(tools, &wanted, dry_run, &|_, _| {})).await?;
     ensure!(
         report.leads > 0,
         "the stream has no event of the item {} on the board {} that counts: there is nothing to make it from",

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use export::{Export, Exported, Part};
+pub(in crate::ops) use import::publish_again;
 pub use import::{Imported, check, import};
 pub use mask::{Mask, SHORTEST};
 

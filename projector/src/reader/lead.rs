@@ -46,7 +46,7 @@ impl LeadHistory {
                 let Ok(envelope) = &delivery.envelope else { continue };
                 let meaning = event::decode(envelope, delivery.seq, delivery.trace_id, mapping);
                 let Meaning::Lead(event) = meaning else { continue };
-                let to = if left_out.contains(event.seq) {
+                let to = if left_out.contains(event.seq, &delivery.envelope) {
                     &mut history.left_out
                 } else {
                     &mut history.events

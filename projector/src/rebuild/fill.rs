@@ -1,7 +1,5 @@
 //! The bulk of a rebuild: the stream folded in memory, pass by pass, and copied; then the indexes.
 
-use std::collections::HashSet;
-
 use anyhow::{Context as _, Result, ensure};
 use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
@@ -35,14 +33,14 @@ pub(super) async fn fold(tool: &Rebuilder, rebuild: &mut Rebuild, keeper: &Keepe
         tx.commit().await?;
     }
     // The same in each pass and after each crash: what was skipped when the tables were made.
-    let skipped = LeftOut::load(&mut *tool.shadow.acquire().await?).await?.skipped;
+    let left_out = LeftOut::load(&mut *tool.shadow.acquire().await?).await?.but_for_waiting();
     let refold = Refold {
         stream: &tool.stream,
         identity: &tool.seen.identity,
         from: u64::try_from(rebuild.from_seq)?,
         position: Position { lanes: vec![u64::try_from(rebuild.target_seq)?] },
         mapping: &tool.mapping,
-        left_out: &skipped,
+        left_out: &left_out,
         select: Select::default(),
         buckets: 0..BUCKETS,
         memory: usize::try_from(tool.config.projector.rebuild_memory_mib)? << 20,
@@ -90,6 +88,7 @@ async fn write(
     let users: Vec<_> = pass.users.into_values().map(|(_, user)| user).collect();
     store::upsert_users(&mut tx, &users).await?;
     store::park(&mut tx, &pass.unreadable).await?;
+    store::settle_returned(&mut tx, &pass.returned).await?;
     *rebuild = ledger::copied(&mut tx, rebuild, copied).await?;
     crash_point!("rebuild-copied");
     tx.commit().await?;
@@ -169,14 +168,13 @@ async fn park(
     key: &LeadKey,
     reason: &str,
 ) -> Result<(Option<i64>, Vec<Parked>)> {
-    let left_out = LeftOut { waiting: HashSet::new(), skipped: refold.left_out.clone() };
     let history = LeadHistory::read(
         refold.stream,
         refold.identity,
         Bounds { from: refold.from, to: refold.position.farthest() },
         key,
         &tool.mapping,
-        &left_out,
+        refold.left_out,
     )
     .await?;
     let board = tool.mapping.board(&key.org_id, key.board_id).context("the board is mapped")?;

@@ -64,7 +64,6 @@ pub(super) async fn create(
     for statement in missing_indexes(connection, SMALL).await? {
         connection.execute(AssertSqlSafe(statement)).await?;
     }
-    leave_out(connection, SHADOW).await?;
     sqlx::query(AssertSqlSafe(format!(
         "insert into {SHADOW}.checkpoint (projection, lane, stream, stream_created_at, seq, fence)
          values ($1, 0, $3, $4, $5, 0), ($2, 0, $3, $4, 0, 0)"
@@ -74,47 +73,60 @@ pub(super) async fn create(
     .bind(&seen.identity.name)
     .bind(seen.identity.created_at)
     .bind(target)
-    .execute(connection)
+    .execute(&mut *connection)
     .await?;
+    remember_letters(connection).await
+}
+
+/// What the new tables are made without stands among their own dead letters: what was skipped, so that a
+/// skip of later can be told from it. Beside it, what waits as letters of an earlier stream.
+async fn remember_letters(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let query = format!(
+        "insert into {SHADOW}.dead_letter select * from public.dead_letter
+         where projection = $1 and (starts_with(resolution, $2) or (resolved_at is null and stream_created_at <> (
+             select min(stream_created_at) from {SHADOW}.checkpoint where projection = $1)))"
+    );
+    sqlx::query(AssertSqlSafe(query)).bind(PROJECTION).bind(SKIPPED).execute(connection).await?;
     Ok(())
 }
 
-/// Lets the tables in a schema leave out what operators have skipped of the events that these tables do
-/// not have yet. What they leave out stands among their own dead letters, without the messages: what is
-/// skipped while they are made is thereby told from what they were made without.
+/// Lets the tables in a schema leave out what operators have skipped since of the events that these tables
+/// do not have yet.
 pub(super) async fn leave_out(
     connection: &mut PgConnection,
     schema: &str,
 ) -> Result<(), sqlx::Error> {
     let query = format!(
-        "insert into {schema}.dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason,
-             payload, trace_id, parked_at, resolved_at, resolution)
-         select projection, seq, org_id, board_id, item_id, event_id, kind, reason,
-             ''::bytea, trace_id, parked_at, resolved_at, resolution
-         from public.dead_letter
-         where projection = $1 and starts_with(resolution, $2) and seq > (
-             select coalesce(max(seq), 0) from {schema}.checkpoint where projection = $1)
+        "insert into {schema}.dead_letter select * from public.dead_letter
+         where projection = $1 and starts_with(resolution, $2) and exists (
+             select from {schema}.checkpoint reached where reached.projection = $1
+             having min(reached.stream_created_at) = dead_letter.stream_created_at
+                and max(reached.seq) < dead_letter.seq)
          on conflict do nothing"
     );
     sqlx::query(AssertSqlSafe(query)).bind(PROJECTION).bind(SKIPPED).execute(connection).await?;
     Ok(())
 }
 
-/// Skipped letters whose events the tables in a schema have, up to this sequence.
+/// Skipped letters whose events the tables in a schema have, or may have, at this sequence.
 pub(super) async fn skipped_since(
     connection: &mut PgConnection,
     schema: &str,
-    to: u64,
+    at: u64,
 ) -> Result<i64, sqlx::Error> {
     let query = format!(
-        "select count(*) from public.dead_letter skipped
-         where projection = $1 and starts_with(resolution, $2) and seq <= $3 and not exists (
+        "select count(*) from public.dead_letter skipped, (
+             select min(stream_created_at) as created_at from {schema}.checkpoint where projection = $1) as stream
+         where projection = $1 and starts_with(resolution, $2)
+           and not (stream_created_at = stream.created_at and seq > $3) and not exists (
              select from {schema}.dead_letter known
              where known.projection = skipped.projection and known.seq = skipped.seq
-               and (known.resolved_at is null or starts_with(known.resolution, $2)))"
+               and known.stream_created_at = skipped.stream_created_at
+               and (starts_with(known.resolution, $2)
+                    or (known.resolved_at is null and known.stream_created_at = stream.created_at)))"
     );
     let query = sqlx::query_scalar(AssertSqlSafe(query)).bind(PROJECTION).bind(SKIPPED);
-    query.bind(signed(to)).fetch_one(connection).await
+    query.bind(signed(at)).fetch_one(connection).await
 }
 
 /// Who may do what with the live tables may do it with the new ones.

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     reader,
-    store::{self, AGENTS, PROJECTION, SKIPPED, signed},
+    store::{self, AGENTS, PROJECTION, RETURNED, SKIPPED, signed},
 };
 
 /// The swap waits for readers at most this long, and others behind it; then it steps back and tries again.
@@ -197,18 +197,28 @@ async fn hold_the_lanes(
 /// What can be done before readers are held up: the dead letters, and what is remembered of the
 /// outgoing tables for a rollback.
 async fn prepare(connection: &mut PgConnection, incoming: &str) -> Result<(), sqlx::Error> {
+    let stream = format!(
+        "(select min(stream_created_at) from {incoming}.checkpoint where projection = '{PROJECTION}')"
+    );
     let sql = format!(
         "insert into {OUTGOING}.checkpoint select * from public.checkpoint;
          insert into {OUTGOING}.agent_dirty overriding system value select * from public.agent_dirty;
          insert into {OUTGOING}.dead_letter select * from public.dead_letter
          where resolved_at is null or starts_with(resolution, '{SKIPPED}');
          update public.dead_letter set resolved_at = now(), resolution = 'rebuilt', retry_requested_at = null
-         where resolved_at is null and not exists (
+         where resolved_at is null and stream_created_at = {stream} and not exists (
              select from {incoming}.dead_letter waiting
              where waiting.projection = dead_letter.projection and waiting.seq = dead_letter.seq
-               and waiting.resolved_at is null);
-         insert into public.dead_letter select * from {incoming}.dead_letter where resolved_at is null
-         on conflict (projection, seq) do update
+               and waiting.stream_created_at = dead_letter.stream_created_at and waiting.resolved_at is null);
+         update public.dead_letter waiting
+         set resolved_at = now(), resolution = returned.resolution, retry_requested_at = null
+         from {incoming}.dead_letter returned
+         where waiting.resolved_at is null and returned.resolution = '{RETURNED}'
+           and waiting.projection = returned.projection and waiting.seq = returned.seq
+           and waiting.stream_created_at = returned.stream_created_at;
+         insert into public.dead_letter select * from {incoming}.dead_letter
+         where resolved_at is null and stream_created_at = {stream}
+         on conflict (projection, stream_created_at, seq) do update
              set reason = excluded.reason, resolved_at = null, resolution = null
              where dead_letter.resolution is null or not starts_with(dead_letter.resolution, '{SKIPPED}');
          delete from public.agent_dirty;

@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use leadpulse_nats::Envelope;
+use sha2::{Digest, Sha256};
 use sqlx::{FromRow, PgConnection, Row};
 use uuid::Uuid;
 
@@ -20,50 +21,146 @@ pub struct Parked {
     pub reason: String,
 }
 
+/// A sequence says which event it is only in its stream. The letters of the stream that the projection
+/// stands in; those of an earlier one are history, and wait for an operator.
+macro_rules! this_stream {
+    () => {
+        " stream_created_at = (select min(stream_created_at) from checkpoint where projection = $1) "
+    };
+}
+pub(crate) use this_stream;
+
+/// Events that operators have given up. In its own stream a letter is one delivery of an event; in
+/// another one, which was filled from an export, it is whatever has the event's id.
+#[derive(Debug, Clone, Default)]
+pub struct Skips {
+    seqs: HashSet<u64>,
+    events: HashSet<u128>,
+}
+
+impl Skips {
+    fn contains(&self, seq: u64, envelope: &Result<Envelope, String>) -> bool {
+        self.seqs.contains(&seq) || holds(&self.events, envelope)
+    }
+}
+
+fn holds(events: &HashSet<u128>, envelope: &Result<Envelope, String>) -> bool {
+    match envelope {
+        Ok(envelope) if !events.is_empty() => {
+            events.contains(&short_id(&text(&envelope.message_id())))
+        }
+        Ok(_) | Err(_) => false,
+    }
+}
+
+/// Enough of a message id's digest to tell it from a thousand million others.
+pub(crate) fn short_id(id: &str) -> u128 {
+    let digest = Sha256::digest(id);
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(digest.get(..16).unwrap_or(&[0; 16]));
+    u128::from_be_bytes(bytes)
+}
+
+/// Events that no fold applies: what waits in the dead letters, and what an operator skipped.
+/// Whoever folds the stream beside the projection leaves these out, or its rows would differ.
+#[derive(Debug, Clone, Default)]
+pub struct LeftOut {
+    pub waiting: HashSet<u64>,
+    pub skipped: Skips,
+    /// Events that wait as letters of an earlier stream: where this one has them, those are settled.
+    earlier: HashSet<u128>,
+}
+
+impl LeftOut {
+    /// As the letters stand beside the tables that the connection finds first.
+    pub async fn load(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        Self::after(connection, 0).await
+    }
+
+    /// Of the present stream only what comes after this sequence.
+    async fn after(connection: &mut PgConnection, seq: u64) -> Result<Self, sqlx::Error> {
+        let query = concat!(
+            "select seq, resolved_at is null, ",
+            this_stream!(),
+            ", org_id || ':' || event_id from dead_letter
+             where projection = $1 and (resolved_at is null or starts_with(resolution, $2))
+               and (seq > $3 or not ",
+            this_stream!(),
+            ")"
+        );
+        let query = sqlx::query_as(query).bind(PROJECTION).bind(SKIPPED).bind(signed(seq));
+        let rows: Vec<(i64, bool, Option<bool>, Option<String>)> =
+            query.fetch_all(connection).await?;
+        let mut left_out = Self::default();
+        for (seq, waiting, present, id) in rows {
+            match (present.unwrap_or(false), waiting, id) {
+                (true, true, _) => left_out.waiting.insert(unsigned(seq)),
+                (true, false, _) => left_out.skipped.seqs.insert(unsigned(seq)),
+                (false, true, Some(id)) => left_out.earlier.insert(short_id(&id)),
+                (false, false, Some(id)) => left_out.skipped.events.insert(short_id(&id)),
+                // Nobody could read it, so nobody can tell it from others.
+                (false, _, None) => false,
+            };
+        }
+        Ok(left_out)
+    }
+
+    pub fn contains(&self, seq: u64, envelope: &Result<Envelope, String>) -> bool {
+        self.waiting.contains(&seq) || self.skipped.contains(seq, envelope)
+    }
+
+    /// Does this event wait as a letter of an earlier stream?
+    pub fn returns(&self, envelope: &Result<Envelope, String>) -> bool {
+        holds(&self.earlier, envelope)
+    }
+
+    /// Without what waits: whoever finds out anew what can't be applied.
+    #[must_use]
+    pub fn but_for_waiting(self) -> Self {
+        Self { waiting: HashSet::new(), ..self }
+    }
+}
+
 /// What a lane does not apply, also when its position goes back and it meets everything once more.
 #[derive(Debug, Clone, Default)]
 pub struct SetAside {
-    /// Events that an operator gave up, and messages that wait because nobody could read them.
-    left_out: HashSet<u64>,
+    /// Of what waits only what has no lead: mostly messages that nobody could read.
+    left_out: LeftOut,
     /// The first waiting letter of each parked lead. What came before it is in the row; what comes after
     /// it must wait behind it.
     parked: HashMap<LeadKey, u64>,
 }
 
 impl SetAside {
-    /// For a lane that begins after this sequence: of what is left out it meets only what comes then.
+    /// For a lane that begins after this sequence.
     pub async fn load(connection: &mut PgConnection, after: u64) -> Result<Self, sqlx::Error> {
-        let left_out: Vec<i64> = sqlx::query_scalar(
-            "select seq from dead_letter
-             where projection = $1 and seq > $2
-               and (starts_with(resolution, $3) or (resolved_at is null and event_id is null))",
-        )
-        .bind(PROJECTION)
-        .bind(signed(after))
-        .bind(SKIPPED)
-        .fetch_all(&mut *connection)
-        .await?;
-        let parked = sqlx::query(
-            "select org_id, board_id, item_id, min(seq) from dead_letter
+        let mut left_out = LeftOut::after(connection, after).await?;
+        let rows = sqlx::query(concat!(
+            "select org_id, board_id, item_id, min(seq), array_agg(seq) from dead_letter
              where projection = $1 and resolved_at is null
-               and org_id is not null and board_id is not null and item_id is not null
-             group by org_id, board_id, item_id",
-        )
+               and org_id is not null and board_id is not null and item_id is not null and ",
+            this_stream!(),
+            "group by org_id, board_id, item_id"
+        ))
         .bind(PROJECTION)
         .fetch_all(connection)
         .await?;
-        let parked = parked.iter().map(|row| {
-            let key = LeadKey::from_row(row)?;
-            Ok((key, unsigned(row.try_get(3)?)))
-        });
-        Ok(Self {
-            left_out: left_out.into_iter().map(unsigned).collect(),
-            parked: parked.collect::<Result<_, sqlx::Error>>()?,
-        })
+        let mut parked = HashMap::new();
+        for row in &rows {
+            for seq in row.try_get::<Vec<i64>, _>(4)? {
+                left_out.waiting.remove(&unsigned(seq));
+            }
+            parked.insert(LeadKey::from_row(row)?, unsigned(row.try_get(3)?));
+        }
+        Ok(Self { left_out, parked })
     }
 
-    pub fn is_left_out(&self, seq: u64) -> bool {
-        self.left_out.contains(&seq)
+    pub fn is_left_out(&self, seq: u64, envelope: &Result<Envelope, String>) -> bool {
+        self.left_out.contains(seq, envelope)
+    }
+
+    pub fn returns(&self, envelope: &Result<Envelope, String>) -> bool {
+        self.left_out.returns(envelope)
     }
 
     /// Does this event wait behind a letter of its lead, or is it one?
@@ -92,11 +189,12 @@ pub async fn park(connection: &mut PgConnection, events: &[Parked]) -> Result<()
     let of =
         |event: &Parked, read: fn(&Envelope) -> Option<i64>| event.envelope.as_ref().and_then(read);
     sqlx::query(
-        "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason,
-             payload, trace_id)
-         select $1, * from unnest($2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[],
-             $7::text[], $8::text[], $9::bytea[], $10::uuid[])
-         on conflict (projection, seq) do nothing",
+        "insert into dead_letter (projection, stream_created_at, seq, org_id, board_id, item_id, event_id, kind,
+             reason, payload, trace_id)
+         select $1, (select min(stream_created_at) from checkpoint where projection = $1), *
+         from unnest($2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::text[], $7::text[], $8::text[],
+             $9::bytea[], $10::uuid[])
+         on conflict (projection, stream_created_at, seq) do nothing",
     )
     .bind(PROJECTION)
     .bind(events.iter().map(|event| signed(event.seq)).collect::<Vec<_>>())
@@ -121,35 +219,31 @@ fn text(text: &str) -> String {
 /// How `resolution` begins where an operator decided that the event must never be applied.
 pub const SKIPPED: &str = "skipped";
 
-/// Sequences that no fold applies: what waits in the dead letters, and what an operator skipped.
-/// Whoever folds the stream beside the projection leaves these out, or its rows would differ.
-#[derive(Debug, Clone, Default)]
-pub struct LeftOut {
-    pub waiting: HashSet<u64>,
-    pub skipped: HashSet<u64>,
-}
+/// `resolution` of a letter of an earlier stream whose event has come with the present one.
+pub const RETURNED: &str = "in the stream again";
 
-impl LeftOut {
-    pub async fn load(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
-        let rows: Vec<(i64, bool)> = sqlx::query_as(
-            "select seq, resolved_at is null from dead_letter
-             where projection = $1 and (resolved_at is null or starts_with(resolution, $2))",
-        )
-        .bind(PROJECTION)
-        .bind(SKIPPED)
-        .fetch_all(connection)
-        .await?;
-        let mut left_out = Self::default();
-        for (seq, waiting) in rows {
-            let set = if waiting { &mut left_out.waiting } else { &mut left_out.skipped };
-            set.insert(unsigned(seq));
-        }
-        Ok(left_out)
+/// Settles what waited as letters of an earlier stream: these events have come with the present one, and
+/// are applied or parked as its own.
+pub async fn settle_returned(
+    connection: &mut PgConnection,
+    events: &[(String, String)],
+) -> Result<(), sqlx::Error> {
+    if events.is_empty() {
+        return Ok(());
     }
-
-    pub fn contains(&self, seq: u64) -> bool {
-        self.waiting.contains(&seq) || self.skipped.contains(&seq)
-    }
+    sqlx::query(concat!(
+        "update dead_letter set resolved_at = now(), resolution = $4, retry_requested_at = null
+         where projection = $1 and resolved_at is null and not ",
+        this_stream!(),
+        "and (org_id, event_id) in (select * from unnest($2::text[], $3::text[]))"
+    ))
+    .bind(PROJECTION)
+    .bind(events.iter().map(|(org, _)| text(org)).collect::<Vec<_>>())
+    .bind(events.iter().map(|(_, id)| text(id)).collect::<Vec<_>>())
+    .bind(RETURNED)
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 /// A letter as it is applied again.
@@ -166,9 +260,9 @@ pub async fn letters_of(
     key: &LeadKey,
 ) -> Result<Vec<Letter>, sqlx::Error> {
     let rows = sqlx::query(
-        "select seq, trace_id, payload from dead_letter
-         where projection = $1 and org_id = $2 and board_id = $3 and item_id = $4 and resolved_at is null
-         order by seq for update",
+        concat!("select seq, trace_id, payload from dead_letter
+         where projection = $1 and org_id = $2 and board_id = $3 and item_id = $4 and resolved_at is null and ", this_stream!(), "
+         order by seq for update"),
     )
     .bind(PROJECTION)
     .bind(&key.org_id)
@@ -193,6 +287,8 @@ macro_rules! settle {
                  resolved_at = case when $2::text is null then now() end,
                  resolution = case when $2::text is null then 'retried' end
              where projection = $1 and resolved_at is null and ",
+            this_stream!(),
+            " and ",
             $which
         )
     };
@@ -217,12 +313,14 @@ pub async fn settle_letters(
 
 /// The leads whose letters an operator wants applied again.
 pub async fn retries_requested(connection: &mut PgConnection) -> Result<Vec<LeadKey>, sqlx::Error> {
-    sqlx::query_as(
+    sqlx::query_as(concat!(
         "select distinct org_id, board_id, item_id from dead_letter
          where projection = $1 and retry_requested_at is not null and resolved_at is null
-           and org_id is not null and board_id is not null and item_id is not null
-         limit 1000",
-    )
+           and org_id is not null and board_id is not null and item_id is not null and ",
+        this_stream!(),
+        "
+         limit 1000"
+    ))
     .bind(PROJECTION)
     .fetch_all(connection)
     .await
@@ -253,12 +351,14 @@ pub struct Unread {
 
 /// The letters without a lead whose retry was asked for.
 pub async fn unread_requested(connection: &mut PgConnection) -> Result<Vec<Unread>, sqlx::Error> {
-    sqlx::query_as(
+    sqlx::query_as(concat!(
         "select seq, payload from dead_letter
          where projection = $1 and retry_requested_at is not null and resolved_at is null
-           and (org_id is null or board_id is null or item_id is null)
-         order by seq limit 100",
-    )
+           and (org_id is null or board_id is null or item_id is null) and ",
+        this_stream!(),
+        "
+         order by seq limit 100"
+    ))
     .bind(PROJECTION)
     .fetch_all(connection)
     .await
@@ -270,10 +370,11 @@ pub async fn name_unread(
     seq: i64,
     envelope: &Envelope,
 ) -> Result<(), sqlx::Error> {
-    sqlx::query(
+    sqlx::query(concat!(
         "update dead_letter set org_id = $3, board_id = $4, item_id = $5, event_id = $6, kind = $7
-         where projection = $1 and seq = $2",
-    )
+         where projection = $1 and seq = $2 and ",
+        this_stream!()
+    ))
     .bind(PROJECTION)
     .bind(seq)
     .bind(text(&envelope.org))

@@ -1,11 +1,15 @@
-//! Dead letters: each is a message of the stream, and whoever waits behind one waits there, too.
+//! Dead letters of the present stream: each is one of its messages, and whoever waits behind one waits there, too.
 
 use anyhow::Result;
 use async_nats::jetstream::stream::RawMessageErrorKind;
 use sqlx::{PgConnection, Row};
 
 use super::{Difference, Ground, Verdict};
-use crate::{reader::ReadError, refold::Pass, store::PROJECTION};
+use crate::{
+    reader::ReadError,
+    refold::Pass,
+    store::{PROJECTION, this_stream},
+};
 
 /// Letters whose message is fetched and compared.
 const FETCHED: i64 = 1000;
@@ -26,11 +30,13 @@ pub(super) async fn compare(
     snapshot: &mut PgConnection,
     verdict: &mut Verdict,
 ) -> Result<()> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "select seq, coalesce(org_id, ''), payload from dead_letter
-         where projection = $1 and resolved_at is null and ($2::text is null or org_id = $2)
-         order by seq limit $3",
-    )
+         where projection = $1 and resolved_at is null and ($2::text is null or org_id = $2) and ",
+        this_stream!(),
+        "
+         order by seq limit $3"
+    ))
     .bind(PROJECTION)
     .bind(ground.scope.org.as_deref())
     .bind(FETCHED)

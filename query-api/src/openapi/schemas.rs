@@ -125,14 +125,16 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     ),
     (
         "LetterGroup",
-        &["error:str org_id:str? board_id:id? letters:int leads:int first_seq:int last_seq:int \
-        first_parked_at:at last_parked_at:at"],
+        &[
+            "error:str org_id:str? board_id:id? earlier_stream:bool letters:int leads:int first_seq:int last_seq:int \
+        first_parked_at:at last_parked_at:at",
+        ],
     ),
     ("LetterGroups", &["items:[#LetterGroup]"]),
     (
         "Letter",
         &[
-            "seq:int org_id:str? board_id:id? item_id:id? event_id:str? kind:str? error:str parked_at:at \
+            "seq:int stream_created_at:at earlier_stream:bool org_id:str? board_id:id? item_id:id? event_id:str? kind:str? error:str parked_at:at \
         retry_requested_at:at? resolved_at:at? resolution:str? trace_id:str? payload:any waiting_of_lead:[int]",
         ],
     ),

@@ -26,8 +26,10 @@ async fn beside_a_letter(projection: &Projection) -> Service {
     let api = projection.ground.start("query-api").unwrap();
     api.wait_until_ready().await;
     sqlx::query(
-        "insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
-         values ('main', 1, 'demo', 9001, 1, 'e', 'update_name', 'by hand', '{}')",
+        "insert into dead_letter (projection, stream_created_at, seq, org_id, board_id, item_id, event_id, kind,
+             reason, payload)
+         select 'main', min(stream_created_at), 1, 'demo', 9001, 1, 'e', 'update_name', 'by hand', '{}'
+         from checkpoint",
     )
     .execute(&projection.ground.database.pool)
     .await

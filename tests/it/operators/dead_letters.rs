@@ -24,15 +24,15 @@ pub(super) fn named(item: i64, name: &str, n: usize) -> String {
 }
 
 /// Postgres refuses it as long as the constraint stands: the lead's first touch was in 2001.
-fn poison(item: i64, n: usize) -> String {
+pub(super) fn poison(item: i64, n: usize) -> String {
     event("create_update", item, n, json!({ "triggerTime": "2001-01-01T00:00:00Z" }))
 }
 
-const POISON: &str =
+pub(super) const POISON: &str =
     "alter table lead_fact add constraint poison check (first_touch_at > '2002-01-01')";
-const FIXED: &str = "alter table lead_fact drop constraint poison";
+pub(super) const FIXED: &str = "alter table lead_fact drop constraint poison";
 
-async fn execute(projection: &Projection, sql: &'static str) {
+pub(super) async fn execute(projection: &Projection, sql: &'static str) {
     sqlx::query(sql).execute(&projection.ground.database.pool).await.unwrap();
 }
 
@@ -132,14 +132,14 @@ async fn a_lead_whose_letters_were_all_skipped_is_parked_no_more() {
     assert_eq!(json(&projection, 0, &["dead-letters", "list"]), json!([]));
 }
 
-async fn waiting(projection: &Projection) -> i64 {
+pub(super) async fn waiting(projection: &Projection) -> i64 {
     sqlx::query_scalar("select count(*) from dead_letter where resolved_at is null")
         .fetch_one(&projection.ground.database.pool)
         .await
         .unwrap()
 }
 
-fn sequence_of(projection: &Projection, event: &str) -> u64 {
+pub(super) fn sequence_of(projection: &Projection, event: &str) -> u64 {
     projection.arrivals.iter().find(|arrival| arrival.event == event).unwrap().seq
 }
 

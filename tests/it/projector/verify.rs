@@ -83,7 +83,8 @@ const OTHER_DAMAGES: &[(&str, &str, &str)] = &[
     (
         "dead letter",
         "payload",
-        "insert into dead_letter (projection, seq, reason, payload) values ('main', 999999, 'by hand', '')",
+        "insert into dead_letter (projection, stream_created_at, seq, reason, payload)
+         select 'main', min(stream_created_at), 999999, 'by hand', '' from checkpoint",
     ),
     ("position", "row", "update checkpoint set seq = seq + 100000 where projection = 'main'"),
 ];

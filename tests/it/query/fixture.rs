@@ -136,8 +136,8 @@ from generate_series(1, $1) as n";
 
 /// A dead letter of the org.
 pub(super) const LETTER: &str = "
-insert into dead_letter (projection, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
-select 'main', n, 'demo', 9002, n, 'e', 'update_name', 'Lead ' || n || ' of Dana', '{}' from generate_series(1, $1) as n";
+insert into dead_letter (projection, stream_created_at, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
+select 'main', now(), n, 'demo', 9002, n, 'e', 'update_name', 'Lead ' || n || ' of Dana', '{}' from generate_series(1, $1) as n";
 
 /// The walks over the document read, and end: the stream of hints does not, and what an event explains or
 /// an operator changes needs a stream, which is tried with the operators' tests.

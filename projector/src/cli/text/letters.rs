@@ -23,10 +23,15 @@ pub(in crate::cli) fn letters(groups: &[Group]) -> String {
             &group.first_seq.to_string(),
             &group.last_seq.to_string(),
             &instant(group.first_parked_at),
-            &group.error,
+            &format!("{}{}", earlier(group.earlier_stream), group.error),
         ]));
     }
     table(&rows)
+}
+
+/// What came with a stream that is gone.
+fn earlier(is: bool) -> &'static str {
+    if is { "(of an earlier stream) " } else { "" }
 }
 
 pub(in crate::cli) fn letter(letter: &Shown) -> String {
@@ -38,7 +43,7 @@ pub(in crate::cli) fn letter(letter: &Shown) -> String {
         None => "waiting".to_owned(),
     };
     let rows = [
-        ("seq", letter.seq.to_string()),
+        ("seq", format!("{}{}", earlier(letter.earlier_stream), letter.seq)),
         (
             "lead",
             format!("{} {} {}", text(&letter.org_id), id(letter.board_id), id(letter.item_id)),
@@ -58,8 +63,11 @@ pub(in crate::cli) fn count(count: &Count) -> String {
 }
 
 pub(in crate::cli) fn retried(retried: &Retried) -> String {
-    let Retried { requested, applied, refused, refusals } = retried;
+    let Retried { requested, applied, refused, published, refusals } = retried;
     let mut text = format!("{requested} letters: {applied} applied, {refused} refused again\n");
+    if *published > 0 {
+        let _ = writeln!(text, "{published} letters of an earlier stream are in the stream again");
+    }
     for refusal in refusals {
         let _ = writeln!(text, "! {}: {}", refusal.seq, refusal.error);
     }

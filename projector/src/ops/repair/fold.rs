@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use anyhow::{Result, ensure};
+use leadpulse_nats::Envelope;
 use sqlx::PgPool;
 
 use super::{Ground, Wanted, Watch};
@@ -48,11 +49,11 @@ struct Counting {
 
 impl Counting {
     /// The lead's lane has applied it, and it is neither parked nor skipped.
-    fn takes(&self, event: &LeadEvent) -> bool {
+    fn takes(&self, event: &LeadEvent, envelope: &Result<Envelope, String>) -> bool {
         let key = &event.key;
         let bucket = bucket(&key.org_id, key.board_id, key.item_id);
         event.seq <= self.position.of_bucket(bucket)
-            && !self.left_out.contains(event.seq)
+            && !self.left_out.contains(event.seq, envelope)
             && self.only.as_ref().is_none_or(|only| only.contains(key))
     }
 }
@@ -102,7 +103,9 @@ impl Ground<'_> {
             let Ok(envelope) = &delivery.envelope else { continue };
             let mapping = &self.tools.mapping;
             match event::decode(envelope, delivery.seq, delivery.trace_id, mapping) {
-                Meaning::Lead(event) if counting.takes(&event) => events.push(event),
+                Meaning::Lead(event) if counting.takes(&event, &delivery.envelope) => {
+                    events.push(event);
+                }
                 Meaning::User(user) if user.seq <= counting.position.applied() => {
                     let key = (user.org_id.clone(), user.user_id);
                     let later = users.get(&key).is_none_or(|known: &UserEvent| {

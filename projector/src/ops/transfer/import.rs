@@ -24,6 +24,7 @@ use crate::{
         ReadError,
         range::{Bounds, RangeReader, Select},
     },
+    store::short_id,
 };
 
 /// Publishes on their way at once.
@@ -141,7 +142,7 @@ pub async fn import(
     while let Some(line) = lines.next()? {
         report.messages += 1;
         let message = message(line)?;
-        if known.contains(&short(&message.id)) {
+        if known.contains(&short_id(&message.id)) {
             report.known += 1;
             continue;
         }
@@ -185,42 +186,59 @@ struct Message {
 }
 
 fn message(line: Line) -> Result<Message> {
-    let (id, subject, payload) = match (line.envelope, line.raw) {
+    let trace_id = line.trace_id.and_then(|id| u128::from_str_radix(&id, 16).ok());
+    match (line.envelope, line.raw) {
         (Some(raw), _) => {
             let envelope: Envelope = serde_json::from_str(raw.get())
                 .with_context(|| format!("the message {} is no envelope", line.seq))?;
-            (envelope.message_id(), envelope.subject(), raw.get().as_bytes().to_vec())
+            let payload = raw.get().as_bytes().to_vec();
+            Ok(Message::new(envelope.message_id(), envelope.subject(), payload, trace_id))
         }
         (None, Some(raw)) => {
             let payload =
                 STANDARD.decode(raw).with_context(|| format!("the message {}", line.seq))?;
-            match serde_json::from_slice::<Envelope>(&payload) {
-                Ok(envelope) => (envelope.message_id(), envelope.subject(), payload),
-                Err(_) => (unreadable_id(&payload), UNREADABLE.to_owned(), payload),
-            }
+            Ok(Message::of(payload, trace_id))
         }
         (None, None) => bail!("the message {} has no content", line.seq),
-    };
-    let mut headers = HeaderMap::new();
-    headers.insert(MESSAGE_ID, id.as_str());
-    if let Some(trace_id) = line.trace_id.and_then(|id| u128::from_str_radix(&id, 16).ok()) {
-        let parent_id = rand::random::<u64>().max(1);
-        let trace = TraceContext { trace_id, parent_id, sampled: true };
-        headers.insert(TRACEPARENT, trace.to_string().as_str());
     }
-    Ok(Message { id, subject, headers, payload })
+}
+
+impl Message {
+    fn new(id: String, subject: String, payload: Vec<u8>, trace_id: Option<u128>) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(MESSAGE_ID, id.as_str());
+        if let Some(trace_id) = trace_id {
+            let parent_id = rand::random::<u64>().max(1);
+            let trace = TraceContext { trace_id, parent_id, sampled: true };
+            headers.insert(TRACEPARENT, trace.to_string().as_str());
+        }
+        Self { id, subject, headers, payload }
+    }
+
+    /// What was a message once, whether anybody can read it or not.
+    fn of(payload: Vec<u8>, trace_id: Option<u128>) -> Self {
+        match serde_json::from_slice::<Envelope>(&payload) {
+            Ok(envelope) => Self::new(envelope.message_id(), envelope.subject(), payload, trace_id),
+            Err(_) => Self::new(unreadable_id(&payload), UNREADABLE.to_owned(), payload, trace_id),
+        }
+    }
+}
+
+/// Puts one message of an earlier stream into the present one; gives its sequence.
+pub(in crate::ops) async fn publish_again(
+    tools: &Tools,
+    payload: Vec<u8>,
+    trace_id: Option<u128>,
+) -> Result<u64> {
+    let Message { subject, headers, payload, .. } = Message::of(payload, trace_id);
+    let publish = tools.jetstream.publish_with_headers(subject, headers, payload.into());
+    let ack = timeout(ACKNOWLEDGED, publish).await.context("NATS does not answer")??;
+    let ack = timeout(ACKNOWLEDGED, ack.into_future()).await.context("NATS does not answer")?;
+    Ok(ack.context("the stream refuses a message")?.sequence)
 }
 
 fn unreadable_id(payload: &[u8]) -> String {
     format!("unreadable:{}", hex::encode(Sha256::digest(payload)))
-}
-
-/// Enough of an id's digest to tell it from a thousand million others.
-fn short(id: &str) -> u128 {
-    let digest = Sha256::digest(id);
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(digest.get(..16).unwrap_or(&[0; 16]));
-    u128::from_be_bytes(bytes)
 }
 
 /// The ids of all that the stream has.
@@ -236,8 +254,8 @@ async fn known(tools: &Tools) -> Result<HashSet<u128>> {
     let mut reader = RangeReader::open(&stream, &seen.identity, bounds, Select::default()).await?;
     let mut known = HashSet::new();
     let id = |delivery: &Delivery| match &delivery.envelope {
-        Ok(envelope) => short(&envelope.message_id()),
-        Err(_) => short(&unreadable_id(&delivery.payload)),
+        Ok(envelope) => short_id(&envelope.message_id()),
+        Err(_) => short_id(&unreadable_id(&delivery.payload)),
     };
     while let Some(chunk) = reader.next().await? {
         known.extend(chunk.iter().map(id));
