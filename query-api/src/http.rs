@@ -41,11 +41,15 @@ fn wish<H: Handler<T, Arc<App>>, T: 'static>(handler: H) -> MethodRouter<Arc<App
 
 /// What is about the whole instance, for keys of no org.
 fn instance() -> Router<Arc<App>> {
-    use ops::instance::{change, copy, look, rebuild};
+    use ops::instance::{change, copy, letters, look, rebuild};
     Router::new()
         .route("/ops/instance/status", get(look::status_of))
         .route("/ops/instance/checkpoint", get(look::checkpoint_of))
         .route("/ops/instance/checkpoint/set", wish(change::set_checkpoint))
+        .route("/ops/instance/dead-letters", get(letters::list))
+        .route("/ops/instance/dead-letters/{seq}", get(letters::show))
+        .route("/ops/instance/dead-letters/retry", wish(letters::retry))
+        .route("/ops/instance/dead-letters/skip", wish(letters::skip))
         .route("/ops/instance/pause", wish(change::pause))
         .route("/ops/instance/resume", wish(change::resume))
         .route("/ops/instance/replay", wish(change::replay))

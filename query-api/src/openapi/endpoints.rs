@@ -33,6 +33,10 @@ GET /ops/audit | ops:read | Audit | limit | What was changed through this API wi
 GET /ops/instance/status | ops:instance | OpsStatus | - | How the projection of the whole instance is and what is wrong
 GET /ops/instance/checkpoint | ops:instance | Checkpoint | - | Where the projection stands, lane by lane
 POST /ops/instance/checkpoint/set | ops:instance | Moved | to_seq expect adopt_stream reason | Move the position, while the projection is paused
+GET /ops/instance/dead-letters | ops:instance | LetterGroups | org board lead kind error seq earlier | Events that can't be applied, grouped by error, also those of no org
+GET /ops/instance/dead-letters/{seq} | ops:instance | Letter | seq earlier | One of them whole
+POST /ops/instance/dead-letters/retry | ops:instance | Any | org board lead kind error seq earlier dry_run confirm | Apply them again, each lead's in order
+POST /ops/instance/dead-letters/skip | ops:instance | Any | org board lead kind error seq earlier dry_run confirm reason | Give them up for ever
 POST /ops/instance/pause | ops:instance | Pause | confirm reason | Let the projection stand still until it is resumed
 POST /ops/instance/resume | ops:instance | Resumed | reason | Let a paused projection go on
 POST /ops/instance/replay | ops:instance | Begun | from_seq to_seq since until org board lead kind dry_run confirm reason | Apply a part of the stream again
@@ -146,6 +150,7 @@ pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("kind", "text", "A kind of event, such as update_column_value"),
     ("error", "text", "Words of the error"),
     ("seq", "key*", "A sequence of the stream"),
+    ("earlier", "true|false", "Of an earlier stream, which was recreated since"),
     ("reason", "text", "Why, for the audit"),
     ("dry_run", "true|false", "Only tell what would be done"),
     ("confirm", "true|false", "true, where the command line asks whether it is meant"),

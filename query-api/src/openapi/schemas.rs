@@ -93,7 +93,8 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     (
         "Any",
         &[
-            "letters:int! leads:int! still_waiting:int! requested:int! applied:int! refused:int! refusals:[any]!",
+            "letters:int! leads:int! still_waiting:int! requested:int! applied:int! refused:int! published:int! \
+        refusals:[any]!",
         ],
     ),
     ("Finding", &["what:str cure:str"]),

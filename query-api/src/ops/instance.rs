@@ -7,6 +7,7 @@
 
 pub(crate) mod change;
 pub(crate) mod copy;
+pub(crate) mod letters;
 pub(crate) mod look;
 pub(crate) mod rebuild;
 pub(crate) mod work;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use axum::response::Response;
 use projector::ops::{
     audit::{Act, audited},
-    dead_letters, repair,
+    dead_letters::{self, Filter},
+    repair,
 };
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -55,6 +56,16 @@ pub(crate) async fn retry(asked: Asked) -> Result<Response, Problem> {
     let (filter, dry_run) = (question.filter(), question.dry_run());
     let act = question.act("dead-letters retry", json!({ "filter": filter }), None);
     let (app, _) = question.finish()?;
+    retry_letters(app, act, filter, dry_run).await
+}
+
+/// The same for an org and for the whole instance.
+pub(super) async fn retry_letters(
+    app: Arc<App>,
+    act: Act,
+    filter: Filter,
+    dry_run: bool,
+) -> Result<Response, Problem> {
     let count = dead_letters::count(&app.ops, &filter).await?;
     if dry_run {
         return respond(&count);
@@ -81,10 +92,20 @@ pub(crate) async fn skip(asked: Asked) -> Result<Response, Problem> {
     }
     let act = question.act("dead-letters skip", json!({ "filter": filter }), reason.clone());
     let (app, _) = question.finish()?;
+    skip_letters(app, act, filter, reason.unwrap_or_default(), dry_run).await
+}
+
+pub(super) async fn skip_letters(
+    app: Arc<App>,
+    act: Act,
+    filter: Filter,
+    reason: String,
+    dry_run: bool,
+) -> Result<Response, Problem> {
     if dry_run {
         return respond(&dead_letters::count(&app.ops, &filter).await?);
     }
-    let (tools, reason) = (app.ops.clone(), reason.unwrap_or_default());
+    let tools = app.ops.clone();
     carry_out(&app, act, async move { dead_letters::skip(&tools, &filter, &reason).await }).await
 }
 

@@ -124,6 +124,41 @@ async fn the_projection_is_paused_moved_and_resumed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn letters_of_no_org_are_seen_read_again_and_given_up() {
+    let console = Console::start(97).await;
+    let jetstream = console.projection.jetstream().await;
+    let publish = jetstream.publish("leadpulse.events.demo.9001.other", "no json".into());
+    let seq = publish.await.unwrap().await.unwrap().sequence;
+    let items = eventually("it is parked", PATIENCE, async || {
+        let list = console.get("dead-letters").await.json();
+        list["items"].as_array().filter(|items| !items.is_empty()).cloned()
+    })
+    .await;
+    assert_eq!((&items[0]["org_id"], &items[0]["letters"]), (&Value::Null, &json!(1)));
+    assert_eq!(console.get("dead-letters?org=demo").await.json()["items"], json!([]));
+    let letter = console.get(&format!("dead-letters/{seq}")).await.json();
+    assert_eq!((&letter["payload"], &letter["earlier_stream"]), (&json!("no json"), &json!(false)));
+    assert_eq!(console.get("dead-letters/999999").await.status, 404);
+
+    let which = format!("?seq={seq}");
+    let counted = console.does(&format!("dead-letters/retry{which}&dry_run=true")).await;
+    assert_eq!(counted["letters"], 1);
+    assert_eq!(console.post(&format!("dead-letters/retry{which}"), "").await.status, 400);
+    let retried = console.does(&format!("dead-letters/retry{which}&confirm=true")).await;
+    assert_eq!((&retried["applied"], &retried["refused"]), (&json!(0), &json!(1)));
+    let all = console.post("dead-letters/skip?confirm=true&reason=rubbish", "").await;
+    assert_eq!(all.status, 400, "which ones? {all:?}");
+    let words = format!("dead-letters/skip{which}&confirm=true&reason=rubbish");
+    assert_eq!(console.does(&words).await["letters"], 1);
+    let audit = last_audit(&console.projection);
+    assert_eq!(
+        (&audit["command"], &audit["reason"]),
+        (&json!("dead-letters skip"), &json!("rubbish"))
+    );
+    assert_eq!(console.get("dead-letters").await.json()["items"], json!([]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_verify_finds_a_replay_mends_and_its_dry_run_foretells() {
     let console = Console::start(92).await;
     let verdict = console.succeeds("verify", "").await;
@@ -310,7 +345,7 @@ async fn a_key_of_an_org_commands_nothing_of_the_instance_and_long_work_is_one_a
         };
         assert_eq!(refused.status, 403, "{path}: {refused:?}");
     }
-    assert_eq!(walked, 18);
+    assert_eq!(walked, 22);
     assert_eq!(json(&console.projection, 0, &["audit"]), json!([]), "nothing was done");
 
     // What waits for a lock keeps its turn; what else takes long is refused, what is short is not.
