@@ -120,14 +120,19 @@ impl Load {
         let mut due = began + every.unwrap_or_default().mul_f64(share);
         let (mut times, mut origins) = (Vec::new(), BTreeMap::new());
         loop {
-            let mut from = Instant::now();
-            if let Some(every) = every {
-                (from, due) = (due, due + every);
-            }
+            let from = match every {
+                Some(every) => {
+                    let from = due;
+                    due += every;
+                    // Who does not pause must not come here: a timer has steps of 1 ms, also for now.
+                    sleep_until(from).await;
+                    from
+                }
+                None => Instant::now(),
+            };
             if from - began >= self.span {
                 return (times, origins);
             }
-            sleep_until(from).await;
             let n = next.fetch_add(1, Ordering::Relaxed);
             if self.most.is_some_and(|most| n >= most) {
                 return (times, origins);
