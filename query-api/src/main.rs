@@ -10,6 +10,10 @@ use query_api::{
     serve,
 };
 
+/// An answer is many small headers that come and go on all threads: docs/benchmarks.md has the share.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let cli = Cli::parse();

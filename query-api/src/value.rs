@@ -1,12 +1,20 @@
 //! How values are written for clients: ids are strings, money is a decimal string, instants are
 //! RFC 3339 UTC with microseconds, durations are seconds.
 
+use std::time::Duration;
+
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use rust_decimal::Decimal;
 use serde::Serializer;
 
 pub(crate) fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// Milliseconds with three decimals, as `Server-Timing` has them.
+pub(crate) fn milliseconds(took: Duration) -> String {
+    let micros = took.as_micros();
+    format!("{}.{:03}", micros / 1000, micros % 1000)
 }
 
 /// A decimal in its one spelling: no trailing zeros, no exponent.

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
-use crate::{ops::instance, problem::Problem};
+use crate::{ops::instance, problem::Problem, value::milliseconds};
 
 /// No request may take longer to begin its answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -36,13 +36,15 @@ pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
         answer.unwrap_or_else(|_| Problem::Unavailable.into_response())
     };
     let mut response = tell(answered.instrument(span.clone()).await, &id);
-    let took = started.elapsed().as_secs_f64();
+    let took = started.elapsed();
     let status = response.status();
     metrics::histogram!(
         "query_api_http_request_seconds", "route" => route, "status" => status.as_str().to_owned()
     )
-    .record(took);
-    span.in_scope(|| debug!(status = status.as_u16(), duration_ms = took * 1e3, "answered"));
+    .record(took.as_secs_f64());
+    span.in_scope(|| {
+        debug!(status = status.as_u16(), duration_ms = took.as_secs_f64() * 1e3, "answered")
+    });
     let headers = response.headers_mut();
     let mut set = |name: &'static str, value: &str, add: bool| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -56,7 +58,7 @@ pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
     };
     set(REQUEST_ID, &id, false);
     set(TRACEPARENT, &trace.to_string(), false);
-    set("server-timing", &format!("total;dur={:.3}", took * 1e3), true);
+    set("server-timing", &format!("total;dur={}", milliseconds(took)), true);
     set("x-content-type-options", "nosniff", false);
     response
 }

@@ -194,7 +194,16 @@ async fn what_is_remembered_of_agents_is_what_the_table_says() {
                 2 => stage.turn(&mut random).await,
                 _ => {}
             }
-            while worker.step().await.unwrap() {}
+            // A connection on which a step was cut off may refuse the next one, which is tried again then.
+            let mut refused = 0;
+            loop {
+                match worker.step().await {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(WriteError::Transient(_)) if refused < 5 => refused += 1,
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
             let world = World::of(&events[..told], &stage.projection.ground.rules);
             stage.projection.check_agents(&world).await;
         }

@@ -92,7 +92,23 @@ async fn every_answer_and_every_error_has_the_form_of_the_document() {
         faults(&document, schema.unwrap(), &answer.json(), &url, &mut found);
         assert!(found.is_empty(), "{found:#?}");
     }
+    // What the page's script takes for granted of the document.
+    for (path, operations) in document["paths"].as_object().unwrap() {
+        let operation = operations.get("get").or(operations.get("post")).unwrap();
+        assert!(
+            operation["description"].is_string() && operation["parameters"].is_array(),
+            "{path}"
+        );
+        let responses = &operation["responses"];
+        let answer = responses.get("200").or(responses.get("202")).unwrap();
+        let (form, content) = answer["content"].as_object().unwrap().iter().next().unwrap();
+        assert!(content["schema"].is_object(), "{path} {form}");
+    }
+    for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
+        assert!(schema["properties"].is_object(), "{name}");
+    }
     let docs = reads.api.page("/docs").await;
+    assert!(docs.body.contains(r#"get.responses["200"] ?? get.responses["202"]"#));
     assert_eq!(docs.status, 200);
     assert!(
         !docs.body.contains("http://") && !docs.body.contains("https://"),
