@@ -95,8 +95,11 @@ impl CatchUp {
         if self.progress.applied() < seq {
             return Ok(false);
         }
-        let marks = "select exists (select from agent_dirty)";
-        let marked: bool = sqlx::query_scalar(marks).fetch_one(&self.pool).await?;
+        // Under traffic there are always marks of later events; the swap takes them along.
+        let marks = "select exists (select from agent_dirty
+                     where seq <= $1 or seq = 9223372036854775807)";
+        let marked: bool =
+            sqlx::query_scalar(marks).bind(i64::try_from(seq)?).fetch_one(&self.pool).await?;
         Ok(!marked)
     }
 

@@ -1,7 +1,7 @@
 //! The rebuild's row: what it is about, how far it is, who works on it. One rebuild at a time is the
 //! database's word, and one process on it is the word of `attempt`, which each takeover raises.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use chrono::{DateTime, Utc};
 use sqlx::{FromRow, PgConnection, PgPool};
 use uuid::Uuid;
@@ -244,13 +244,17 @@ pub(super) async fn enter(pool: &PgPool, rebuild: &mut Rebuild, phase: Phase) ->
 }
 
 /// Ends a rebuild whoever works on it; its process finds out by its next heartbeat.
-pub(super) async fn abort(pool: &PgPool, rebuild: &mut Rebuild) -> Result<(), sqlx::Error> {
-    *rebuild = sqlx::query_as(
+pub(super) async fn abort(pool: &PgPool, rebuild: &mut Rebuild) -> Result<()> {
+    let aborted = sqlx::query_as(
         "update rebuild set phase = 'aborted', phase_at = now(), attempt = attempt + 1
-         where id = $1 returning *",
+         where id = $1 and phase in ('folding', 'indexing', 'checking', 'catching_up', 'ready')
+         returning *",
     )
     .bind(rebuild.id)
-    .fetch_one(pool)
+    .fetch_optional(pool)
     .await?;
+    // A swap may have been quicker.
+    *rebuild =
+        aborted.context("the rebuild has ended meanwhile: see `projector rebuild status`")?;
     Ok(())
 }

@@ -161,3 +161,27 @@ async fn a_rebuild_under_traffic_is_seen_by_no_reader_and_equals_the_live_tables
     .await;
     assert!(bytes(&projection).await == rebuilt, "the rebuilt rows are not the live ones");
 }
+
+/// The worker is never done with its marks then, and the new tables follow all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_is_swapped_while_events_come_without_a_pause() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(50, 1500, 63)).await;
+    projection.settle().await;
+    let traffic = history(50, 60_000, 64);
+    let mut traffic = traffic.chunks(8);
+    let mut pace = tokio::time::interval(Duration::from_millis(15));
+    let arguments = ["rebuild", "start", "--swap", "--yes"];
+    let mut command =
+        tokio::process::Command::from(projection.ground.command("projector", &arguments));
+    let rebuilding = tokio::spawn(async move { command.output().await.unwrap() });
+    let began = Instant::now();
+    while !rebuilding.is_finished() {
+        assert!(began.elapsed() < PATIENCE * 2, "the new tables never get there");
+        projection.publish(traffic.next().unwrap_or_default()).await;
+        pace.tick().await;
+    }
+    let output = rebuilding.await.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    projection.check().await;
+}
