@@ -121,6 +121,16 @@ pub async fn look(stream: &Stream) -> Result<Seen, ReadError> {
     Ok(Seen { identity, first: info.state.first_sequence, last: info.state.last_sequence })
 }
 
+/// When the first message came that is not applied; nothing if there is none, or the stream has lost it.
+pub async fn waiting_since(stream: &Stream, seen: &Seen, applied: u64) -> Option<DateTime<Utc>> {
+    if applied >= seen.last {
+        return None;
+    }
+    let waiting = timeout(ANSWER, stream.get_raw_message(applied + 1)).await.ok()?.ok()?;
+    let micros = i64::try_from(waiting.time.unix_timestamp_nanos() / 1000).ok()?;
+    DateTime::from_timestamp_micros(micros)
+}
+
 /// Reads from after `applied` on and hands each message to its lane, until told to stop.
 pub async fn read(
     stream: &Stream,

@@ -152,6 +152,9 @@ impl Projector {
     fn report(&self, ended: &Ended) {
         let cause = std::error::Error::source(ended).map(ToString::to_string);
         let cause = cause.unwrap_or_default();
+        if let Ended::Write(WriteError::FenceLost) | Ended::LeaseLost = ended {
+            metrics::counter!("projector_fence_losses_total").increment(1);
+        }
         match ended {
             Ended::Read(ReadError::NoStream) => {
                 self.nats.down(ended.to_string());

@@ -3,13 +3,17 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, stream::Stream};
+use chrono::Utc;
 use leadpulse_service::health::{Dependency, Health};
 use sqlx::{PgPool, Row};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::{reader, store::PROJECTION};
+use crate::{
+    reader::{self, ReadError, Seen},
+    store::PROJECTION,
+};
 
 const EVERY: Duration = Duration::from_secs(1);
 /// How long Postgres may take to answer.
@@ -39,19 +43,17 @@ struct Tables {
 impl Watch {
     /// Looks once a second until told to stop.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut caught_up_at = Instant::now();
         loop {
-            let head = self.look_at_stream().await;
+            let stream = self.look_at_stream().await;
             let tables = self.look_at_tables().await;
             if let Some(tables) = &tables {
                 record_tables(tables);
             }
-            if let (Some(head), Some(tables)) = (head, tables) {
+            if let (Some((stream, seen)), Some(tables)) = (stream, tables) {
                 let applied = u64::try_from(tables.applied).unwrap_or(0);
-                if applied >= head {
-                    caught_up_at = Instant::now();
-                }
-                self.record_lag(applied, head, caught_up_at.elapsed());
+                let since = reader::waiting_since(&stream, &seen, applied).await;
+                let waited = since.and_then(|since| (Utc::now() - since).to_std().ok());
+                self.record_lag(applied, seen.last, waited.unwrap_or_default());
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -60,14 +62,18 @@ impl Watch {
         }
     }
 
-    async fn look_at_stream(&self) -> Option<u64> {
+    async fn look_at_stream(&self) -> Option<(Stream, Seen)> {
         let started = Instant::now();
-        let seen = async { reader::look(&reader::find(&self.jetstream).await?).await };
-        match seen.await {
-            Ok(seen) => {
+        let looked = async {
+            let stream = reader::find(&self.jetstream).await?;
+            let seen = reader::look(&stream).await?;
+            Ok::<_, ReadError>((stream, seen))
+        };
+        match looked.await {
+            Ok((stream, seen)) => {
                 let detail = format!("stream {} at {}", seen.identity.name, seen.last);
                 self.nats.up(Some(started.elapsed()), detail);
-                Some(seen.last)
+                Some((stream, seen))
             }
             Err(error) => {
                 self.nats.down(error.to_string());
@@ -98,9 +104,9 @@ impl Watch {
         clippy::cast_precision_loss,
         reason = "gauges are floats; sequences stay far below 2^53"
     )]
-    fn record_lag(&self, applied: u64, head: u64, behind_for: Duration) {
+    fn record_lag(&self, applied: u64, head: u64, waited: Duration) {
         let lag = head.saturating_sub(applied);
-        let seconds = if lag == 0 { 0.0 } else { behind_for.as_secs_f64() };
+        let seconds = waited.as_secs_f64();
         metrics::gauge!("projector_applied_seq").set(applied as f64);
         metrics::gauge!("projector_head_seq").set(head as f64);
         metrics::gauge!("projector_lag_events").set(lag as f64);

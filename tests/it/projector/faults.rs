@@ -159,3 +159,32 @@ async fn a_purge_of_what_is_applied_is_no_fault() {
     projection.publish(&history(10, 100, 19)).await;
     projection.check().await;
 }
+
+/// The age of what waits, also while events come without a pause.
+#[tokio::test]
+async fn the_lag_in_seconds_is_the_age_of_the_first_event_that_waits() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.settle().await;
+    let url = format!("{}/metrics", projection.projector.url());
+    let lag = async || -> f64 {
+        let text = reqwest::get(&url).await.unwrap().text().await.unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("projector_lag_seconds "));
+        line.map_or(0.0, |value| value.parse().unwrap())
+    };
+    let mut worst: f64 = 0.0;
+    for part in history(20, 1500, 29).chunks(5) {
+        projection.publish(part).await;
+        worst = worst.max(lag().await);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(worst < 2.5, "{worst} s behind under a load that it can bear");
+    projection.settle().await;
+    let mut lock = projection.ground.database.pool.begin().await.unwrap();
+    sqlx::query("lock table lead_fact in share mode").execute(&mut *lock).await.unwrap();
+    projection.publish(&[named(7, "waits", 1)]).await;
+    wait_until("the age is told", PATIENCE, async || lag().await > 3.0).await;
+    assert!(lag().await < 10.0);
+    lock.rollback().await.unwrap();
+    wait_until("nothing waits", PATIENCE, async || lag().await == 0.0).await;
+    projection.check().await;
+}

@@ -176,7 +176,7 @@ async fn look_at_stream(
     let seen = reader::look(&stream).await?;
     let state = &stream.cached_info().state;
     let status = StreamStatus {
-        name: seen.identity.name,
+        name: seen.identity.name.clone(),
         created_at: seen.identity.created_at,
         first_seq: seen.first,
         last_seq: seen.last,
@@ -185,16 +185,8 @@ async fn look_at_stream(
         limits: limits(tools, &stream).await,
         consumers: timeout(ANSWER, consumers(&stream)).await.unwrap_or_default(),
     };
-    let next = u64::try_from(applied).unwrap_or(0) + 1;
-    let waiting = if next > seen.last {
-        None
-    } else {
-        timeout(ANSWER, stream.get_raw_message(next)).await.ok().and_then(Result::ok)
-    };
-    let since = waiting.and_then(|message| {
-        let micros = i64::try_from(message.time.unix_timestamp_nanos() / 1000).ok()?;
-        DateTime::from_timestamp_micros(micros)
-    });
+    let applied = u64::try_from(applied).unwrap_or(0);
+    let since = reader::waiting_since(&stream, &seen, applied).await;
     Ok((status, since))
 }
 
