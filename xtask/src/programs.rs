@@ -15,10 +15,17 @@ use crate::servers::{Ending, Process};
 /// The three services, in the order of the flow.
 pub const SERVICES: [&str; 3] = ["ingest", "projector", "query-api"];
 
-/// The cargo that runs us, in the folder of the workspace.
+/// The cargo that runs us, in the folder of the workspace. What it tells us of our own package stays here:
+/// build scripts look at it, and a `cargo check` between two runs would build half of everything anew.
 pub fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(crate::root());
+    for (name, _) in env::vars_os() {
+        let told = name.to_string_lossy();
+        if told.starts_with("CARGO_PKG_") || told.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
