@@ -2,6 +2,7 @@
 //! rows, marks, dead letters and its position in one transaction.
 
 mod batch;
+mod gather;
 mod poison;
 mod retry;
 mod routes;
@@ -21,10 +22,7 @@ use bytes::Bytes;
 use leadpulse_nats::Envelope;
 use lru::LruCache;
 use sqlx::PgPool;
-use tokio::{
-    sync::{Notify, mpsc},
-    time::timeout,
-};
+use tokio::sync::{Notify, mpsc};
 use tracing::{debug, error};
 use uuid::Uuid;
 
@@ -35,17 +33,10 @@ use crate::{
     version::Versions,
 };
 use batch::Batch;
+use gather::{LARGEST, gather};
 pub use routes::{BUCKETS, LanesGone, Room, Routes, bucket, bucket_of};
 pub use unreadable::read_again;
 
-/// A batch ends when nothing came for this long, …
-const IDLE: Duration = Duration::from_millis(5);
-/// … or when it is this old, …
-const OLDEST: Duration = Duration::from_millis(50);
-/// … or when it has this many events, …
-const LARGEST: usize = 2000;
-/// … or this many while the lane is behind: its queue is as good as full, and latency is lost anyway.
-const LARGEST_BEHIND: usize = 5000;
 /// How long one full batch counts for: the next one is being written in this time.
 const STILL_BEHIND: Duration = Duration::from_secs(1);
 /// Messages that wait for a lane at most; the reader waits when a lane is full.
@@ -157,14 +148,12 @@ impl Lane {
     /// Applies what comes until the reader closes the channel, which is how a lane is stopped: what was
     /// taken from the channel is committed, the rest is read again at the next start.
     pub async fn run(mut self, mut items: mpsc::Receiver<Item>) -> Result<(), WriteError> {
-        let mut taken = Vec::new();
-        while items.recv_many(&mut taken, LARGEST).await > 0 {
-            gather(&mut items, &mut taken).await;
+        while let Some(taken) = gather(&mut items).await {
             if taken.len() >= LARGEST {
                 self.progress.fell_behind();
             }
             let retries = retries_in(&taken);
-            self.apply(std::mem::take(&mut taken)).await?;
+            self.apply(taken).await?;
             for key in retries {
                 self.retry(&key).await?;
             }
@@ -263,15 +252,18 @@ fn retries_in(items: &[Item]) -> BTreeSet<LeadKey> {
     items.iter().filter_map(key).collect()
 }
 
-/// Lets a batch grow while events keep coming.
-async fn gather(items: &mut mpsc::Receiver<Item>, taken: &mut Vec<Item>) {
-    let started = Instant::now();
-    let largest = if items.len() > QUEUE / 2 { LARGEST_BEHIND } else { LARGEST };
-    while taken.len() < largest && started.elapsed() < OLDEST {
-        let room = largest - taken.len();
-        match timeout(IDLE, items.recv_many(taken, room)).await {
-            Ok(count) if count > 0 => {}
-            Ok(_) | Err(_) => break,
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_counts_as_behind_for_a_while_after_a_full_batch() {
+        let progress = Progress::new(&[0]);
+        assert!(!progress.is_behind());
+        progress.fell_behind();
+        assert!(progress.is_behind());
+        let earlier = Instant::now().checked_sub(STILL_BEHIND);
+        *progress.behind_at.lock().unwrap() = earlier;
+        assert!(earlier.is_some() && !progress.is_behind());
     }
 }
