@@ -2,6 +2,8 @@
 //! and begin again from the committed positions. Whatever fails, nothing is lost and nothing counts
 //! twice, so every failure has the same cure: once more, after a pause.
 
+mod ended;
+
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result};
@@ -11,10 +13,10 @@ use leadpulse_service::{
     health::{Dependency, Health, Need},
 };
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
+use sqlx::{PgPool, migrate::MigrateError};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
 use crate::{
     agents::{Clock, Worker},
@@ -22,10 +24,11 @@ use crate::{
     lease::Lease,
     mapping::Mapping,
     ops::pause::Pause,
-    reader::{self, ReadError},
-    store::{self, OpenError, Position, WriteError},
+    reader,
+    store::{self, Position, SchemaError, WriteError},
     watch::Watch,
 };
+use ended::Ended;
 
 /// A standby asks this often whether the lease is free.
 const STANDBY: Duration = Duration::from_millis(500);
@@ -53,27 +56,6 @@ pub struct Projector {
     nats: Dependency,
     projection: Dependency,
     clock: Clock,
-}
-
-/// Why one attempt to project ended.
-#[derive(Debug, thiserror::Error)]
-enum Ended {
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    #[error(transparent)]
-    Open(#[from] OpenError),
-    #[error("the lease was lost")]
-    LeaseLost,
-    #[error("postgres: {0}")]
-    Postgres(#[from] sqlx::Error),
-    #[error("a task panicked")]
-    Panicked,
-    #[error("the lanes did not commit what they hold in time")]
-    Hung,
-    #[error("paused by an operator")]
-    Paused,
 }
 
 impl Projector {
@@ -149,43 +131,6 @@ impl Projector {
         watching.abort();
     }
 
-    fn report(&self, ended: &Ended) {
-        let cause = std::error::Error::source(ended).map(ToString::to_string);
-        let cause = cause.unwrap_or_default();
-        if let Ended::Write(WriteError::FenceLost) | Ended::LeaseLost = ended {
-            metrics::counter!("projector_fence_losses_total").increment(1);
-        }
-        match ended {
-            Ended::Read(ReadError::NoStream) => {
-                self.nats.down(ended.to_string());
-                info!("waiting: {ended}");
-            }
-            Ended::Read(error) if error.is_fault() => {
-                self.projection.down(ended.to_string());
-                error!("fault: {ended}");
-            }
-            Ended::Open(OpenError::Recreated { .. }) => {
-                self.projection.down(ended.to_string());
-                error!("fault: {ended}");
-            }
-            Ended::Read(_) => {
-                self.nats.down(ended.to_string());
-                warn!("projection interrupted: {ended}");
-            }
-            Ended::Postgres(_) | Ended::Open(_) | Ended::Write(WriteError::Transient(_)) => {
-                self.postgres.down(ended.to_string());
-                warn!(cause, "projection interrupted: {ended}");
-            }
-            Ended::Write(WriteError::Systemic(_) | WriteError::Permanent(_)) => {
-                self.projection.down(ended.to_string());
-                error!("fault: {ended}");
-            }
-            Ended::Write(_) | Ended::LeaseLost | Ended::Panicked | Ended::Hung | Ended::Paused => {
-                warn!(cause, "projection interrupted: {ended}");
-            }
-        }
-    }
-
     /// One turn as standby and then as owner of the lease.
     async fn attempt(&self, stop: &CancellationToken) -> Result<(), Ended> {
         self.migrate().await?;
@@ -195,6 +140,9 @@ impl Projector {
         self.wait_while_paused(stop).await?;
         let Some(lease) = self.take_lease(stop).await? else { return Ok(()) };
         let outcome = self.project(&lease, &stream, &seen, stop).await;
+        if let Err(ended) = &outcome {
+            self.keep_fault(ended, &lease, &seen).await;
+        }
         if let Err(error) = lease.release(&self.pool).await {
             warn!(%error, "lease not released; a standby waits for its end");
         }
@@ -208,8 +156,8 @@ impl Projector {
                 self.postgres.up(Some(started.elapsed()), "migrated");
                 Ok(())
             }
-            Err(sqlx::migrate::MigrateError::Execute(error)) => Err(error.into()),
-            Err(error) => Err(sqlx::Error::Configuration(Box::new(error)).into()),
+            Err(SchemaError::Failed(MigrateError::Execute(error))) => Err(error.into()),
+            Err(error) => Err(Ended::Schema(error)),
         }
     }
 
@@ -245,8 +193,11 @@ impl Projector {
             }
             if !said {
                 info!("another projector is active, standing by");
-                self.projection.up(None, "standby");
                 said = true;
+            }
+            match store::find_fault(&self.pool).await? {
+                None => self.projection.up(None, "standby"),
+                Some(fault) => self.projection.down(fault.what),
             }
             tokio::select! {
                 () = stop.cancelled() => {}
@@ -273,10 +224,11 @@ impl Projector {
         // A version that a crash kept from being published is published now.
         progress.versions.touch(self.config.orgs.iter().map(|org| org.id.clone()));
         info!(applied_seq = applied, head_seq = seen.last, lanes, "projecting");
-        let mapping = self.mapping().await?;
+        let (mapping, detail) = self.mapping().await?;
 
         let halt = stop.child_token();
         let mut tasks = Tasks::new();
+        self.say_active(&mut tasks, detail, seen.last, &progress, &halt).await?;
         let routes =
             self.start_lanes(&mut tasks, lease.fence, &position, &progress, &mapping).await?;
         let (reader_stream, identity) = (stream.clone(), seen.identity.clone());
@@ -310,14 +262,13 @@ impl Projector {
         finish(tasks, halt).await
     }
 
-    /// The mapping to project with: the one of this process, or the one in the file if the tables were
-    /// rebuilt with it since. What fits neither is said, and mended by a rebuild.
-    async fn mapping(&self) -> Result<Arc<Mapping>, Ended> {
+    /// The mapping to project with, and what is said of it: the one of this process, or the one in the file
+    /// if the tables were rebuilt with it since. What fits neither is said, and mended by a rebuild.
+    async fn mapping(&self) -> Result<(Arc<Mapping>, String), Ended> {
         let own = self.mapping.hash();
         let tables = store::mapping_of_tables(&self.pool, &own).await?;
         if tables == own {
-            self.projection.up(None, "active");
-            return Ok(Arc::clone(&self.mapping));
+            return Ok((Arc::clone(&self.mapping), "active".to_owned()));
         }
         let present = self.file.as_ref().and_then(|file| Config::load(file).ok());
         if let Some(present) = present.map(|config| Mapping::of(&config))
@@ -327,16 +278,14 @@ impl Projector {
                 mapping = tables,
                 "the tables were rebuilt with the mapping in the file, adopted"
             );
-            self.projection.up(None, "active");
-            return Ok(Arc::new(present));
+            return Ok((Arc::new(present), "active".to_owned()));
         }
         let warning = format!(
             "the read models were made with mapping {tables}, this projector has {own}: \
              `projector rebuild plan` tells what differs"
         );
         warn!("{warning}");
-        self.projection.up(None, format!("active; {warning}"));
-        Ok(Arc::clone(&self.mapping))
+        Ok((Arc::clone(&self.mapping), format!("active; {warning}")))
     }
 
     async fn start_lanes(

@@ -1,5 +1,6 @@
 //! The projector's SQL. Every statement works on a whole batch; none runs once per row.
 
+mod fault;
 mod leads;
 mod parked;
 mod position;
@@ -11,10 +12,12 @@ use std::{cmp::Ordering, str::FromStr, time::Duration};
 use leadpulse_service::config::Postgres;
 use secrecy::ExposeSecret;
 use sqlx::{
-    PgPool,
+    PgPool, Postgres as Database, Transaction,
+    migrate::MigrateError,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
 
+pub use fault::{Fault, clear_fault, find_fault, tell_fault};
 pub(crate) use leads::signed;
 pub use leads::{Known, Loaded, Mark, load_leads, mark_dirty, upsert_leads};
 pub use parked::{
@@ -38,9 +41,29 @@ pub const AGENTS: &str = "agents";
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!("../migrations");
 
+/// Why the schema is not the one of this binary.
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    #[error(
+        "the schema is newer than this binary, which does not know its migration {0}: take the newer one"
+    )]
+    Newer(i64),
+    #[error("the schema can't be brought up to date")]
+    Failed(#[source] MigrateError),
+}
+
 /// Brings the schema up to date. Safe beside other projectors: sqlx takes an advisory lock.
-pub async fn migrate(pool: &PgPool) -> Result<(), sqlx::migrate::MigrateError> {
-    MIGRATIONS.run(pool).await
+pub async fn migrate(pool: &PgPool) -> Result<(), SchemaError> {
+    let migrating = async {
+        let mut connection = pool.acquire().await?;
+        // A run that fails does not give its lock back, and would keep out the binary that knows the schema.
+        connection.close_on_drop();
+        MIGRATIONS.run(&mut *connection).await
+    };
+    migrating.await.map_err(|error| match error {
+        MigrateError::VersionMissing(version) => SchemaError::Newer(version),
+        error => SchemaError::Failed(error),
+    })
 }
 
 /// How a database's schema stands to this binary's: before it, the same, or after it.
@@ -102,9 +125,14 @@ pub enum WriteError {
     Permanent(#[source] sqlx::Error),
     /// So many leads are refused that the fault is none of the leads': nothing was written.
     #[error(
-        "{0} leads or unreadable messages were refused within ten minutes: mend the cause, the projection goes on by itself"
+        "{refused} leads or unreadable messages were refused within ten minutes, the last of them: {cause}"
     )]
-    Systemic(i64),
+    Systemic {
+        refused: i64,
+        cause: String,
+        /// The end of the batch.
+        to: u64,
+    },
     /// An operator changed rows or dead letters: what this process remembers of them is no longer true.
     #[error(
         "an operator repaired the read models, the projection begins again with what they are now"

@@ -10,6 +10,7 @@ mod range;
 mod rebuild;
 mod rows;
 mod verify;
+mod versions;
 mod windows;
 
 use tests::{

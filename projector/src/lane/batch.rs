@@ -41,6 +41,8 @@ pub(super) struct Batch {
     returned: Vec<(String, String)>,
     /// With the first event that waits.
     newly_parked: HashMap<LeadKey, u64>,
+    /// Why the last of what is newly parked was refused.
+    refusal: Option<String>,
     /// Given back when the batch is over.
     rooms: Vec<Room>,
 }
@@ -79,6 +81,7 @@ impl Batch {
             Ok(envelope) => envelope,
             Err(reason) => {
                 let reason = reason.clone();
+                self.refusal = Some(reason.clone());
                 return self.parked.push(Parked::of(delivery, reason));
             }
         };
@@ -137,6 +140,7 @@ impl Batch {
         if let Some((first, _)) = events.first() {
             self.newly_parked.insert(key.clone(), first.seq);
         }
+        self.refusal = Some(reason.to_owned());
         let parked = |(_, delivery)| Parked::of(delivery, reason.to_owned());
         self.parked.extend(events.into_iter().map(parked));
     }
@@ -219,6 +223,10 @@ impl Batch {
     /// Messages that are no envelopes, or those of a newer ingest.
     pub(super) fn unreadable(&self) -> usize {
         self.parked.iter().filter(|letter| letter.envelope.is_none()).count()
+    }
+
+    pub(super) fn last_refusal(&self) -> Option<&str> {
+        self.refusal.as_deref()
     }
 
     /// The leads that this batch parks, each with its first event that waits.

@@ -58,14 +58,18 @@ impl Lane {
         Ok(refused)
     }
 
-    /// Too many parked leads in a short time, or messages that can't be read, are no bad data: the projection stops where it is, and a
-    /// systemic fault does not fill the table of dead letters.
+    /// Too many parked leads in a short time, or messages that can't be read, are no bad data: the projection
+    /// stops where it is, and a systemic fault does not fill the table of dead letters.
     pub(super) async fn refuse_systemic_faults(&self, batch: &Batch) -> Result<(), WriteError> {
         let now = batch.parked_leads().count() + batch.unreadable();
         let now = i64::try_from(now).unwrap_or(i64::MAX);
         let before = store::recently_parked(&mut *self.pool.acquire().await?).await?;
-        let parked = before.saturating_add(now);
-        if parked > self.parked_leads_limit { Err(WriteError::Systemic(parked)) } else { Ok(()) }
+        let refused = before.saturating_add(now);
+        if refused <= self.parked_leads_limit {
+            return Ok(());
+        }
+        let cause = batch.last_refusal().unwrap_or("an event of a lead that waits").to_owned();
+        Err(WriteError::Systemic { refused, cause, to: batch.to })
     }
 
     async fn accepts(&self, batch: &Batch, keys: &[LeadKey]) -> Result<bool, WriteError> {

@@ -11,6 +11,7 @@ use serde::Serialize;
 use tokio::time::sleep;
 
 use super::{Tools, checkpoint::LanePosition, pause::Pause};
+use crate::store::Fault;
 pub use findings::Finding;
 use look::Look;
 
@@ -75,6 +76,8 @@ pub struct ProjectionStatus {
     pub lanes: Vec<LanePosition>,
     pub owner: Option<Owner>,
     pub paused: Option<Pause>,
+    /// Why a projector that runs stands still.
+    pub fault: Option<Fault>,
     pub parked_leads: i64,
     pub parked_letters: i64,
     pub unreadable_letters: i64,
@@ -95,6 +98,9 @@ pub struct Owner {
     pub fence: i64,
     pub expires_at: DateTime<Utc>,
     pub alive: bool,
+    /// Since when it is not, by the clock of Postgres. Between two attempts nobody holds the lease.
+    #[serde(skip)]
+    pub silent_seconds: f64,
 }
 
 #[derive(Debug, Clone, Copy, Serialize)]

@@ -111,11 +111,12 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     (
         "ProjectionStatus",
         &[
-            "applied_seq:int lanes:[#Lane] owner:#Owner? paused:#Pause? parked_leads:int parked_letters:int \
+            "applied_seq:int lanes:[#Lane] owner:#Owner? paused:#Pause? fault:#Fault? parked_leads:int parked_letters:int \
         unreadable_letters:int dirty_agents:int oldest_mark_seconds:num? stale_rows:int \
         mapping_of_tables:str? mapping_of_configuration:str rebuild:str?",
         ],
     ),
+    ("Fault", &["since:at seq:int what:str"]),
     ("Lag", &["events:int seconds:num?"]),
     ("Rates", &["arriving_per_second:num applied_per_second:num"]),
     ("Monitor", &["well:bool? said:str?"]),

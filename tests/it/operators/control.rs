@@ -4,7 +4,7 @@ use std::{
 };
 
 use serde_json::{Value, json};
-use tests::harness::{PATIENCE, Projection, create_stream, eventually, wait_until};
+use tests::harness::{PATIENCE, Projection, Setup, create_stream, eventually, wait_until};
 
 use super::{history, json, last_audit, operate, refused, setup};
 
@@ -192,4 +192,29 @@ async fn a_recreated_stream_is_refused_until_an_operator_adopts_it() {
     projection.check().await;
     json(&projection, 0, &["status"]);
     std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Few events are a lag, too, when nobody takes them: here the process is frozen, and keeps its lease.
+#[tokio::test]
+async fn a_few_events_that_wait_for_long_are_a_finding() {
+    let ttl = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS".to_owned(), "60000".to_owned());
+    let environment = vec![ttl];
+    let mut projection = Projection::start(Setup { environment, ..setup() }).await;
+    projection.publish(&history(10, 100, 40)).await;
+    projection.settle().await;
+    json(&projection, 0, &["status"]);
+    projection.projector.signal("STOP");
+    projection.publish(&history(10, 14, 41)).await;
+    let status = eventually("it is said", PATIENCE, async || {
+        let status = operate(&projection, &["status", "--json"]);
+        let status: Value = serde_json::from_slice(&status.stdout).ok()?;
+        (!status["findings"].as_array()?.is_empty()).then_some(status)
+    })
+    .await;
+    let what = status["findings"][0]["what"].as_str().unwrap();
+    assert!(what.contains("events behind, the first of them for"), "{status}");
+    assert!(status["lag"]["seconds"].as_f64().unwrap() > 10.0, "{status}");
+    projection.projector.signal("CONT");
+    projection.check().await;
+    json(&projection, 0, &["status"]);
 }

@@ -56,6 +56,9 @@ async fn a_nats_server_that_can_not_write_is_named_by_status_with_its_monitoring
     .await;
     assert!(said.contains("nats-server can't write") && said.contains("write error"), "{said}");
     assert!(said.contains("restart nats-server"), "{said}");
+    projection.ground.nats.kill9();
+    let said = findings(&projection);
+    assert!(said.contains("start nats-server") && !said.contains("nats.monitor"), "{said}");
 }
 
 /// A file where the folder of its temporary files should be lets Postgres fail as a full disk does.

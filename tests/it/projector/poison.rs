@@ -1,5 +1,5 @@
 use serde_json::json;
-use tests::harness::{PATIENCE, Projection, eventually};
+use tests::harness::{PATIENCE, Projection, eventually, wait_until};
 
 use super::setup;
 
@@ -12,7 +12,7 @@ pub(super) fn named(item: i64, name: &str, n: usize) -> String {
     .to_string()
 }
 
-async fn execute(projection: &Projection, sql: &'static str) {
+pub(super) async fn execute(projection: &Projection, sql: &'static str) {
     sqlx::query(sql).execute(&projection.ground.database.pool).await.unwrap();
 }
 
@@ -24,7 +24,7 @@ async fn letters(projection: &Projection) -> Vec<(i64, String)> {
 }
 
 /// An update from 2001 is the lead's first touch for ever, whatever comes later.
-fn poison(item: i64, n: usize) -> String {
+pub(super) fn poison(item: i64, n: usize) -> String {
     json!({
         "type": "create_update", "boardId": 9001, "pulseId": item, "userId": 7,
         "triggerTime": "2001-01-01T00:00:00Z", "subscriptionId": 1, "triggerUuid": format!("{item}-{n}"),
@@ -33,7 +33,7 @@ fn poison(item: i64, n: usize) -> String {
 }
 
 /// Postgres refuses leads that were touched in 2001: data that can't be written, made by hand.
-const POISON: &str =
+pub(super) const POISON: &str =
     "alter table lead_fact add constraint poison check (first_touch_at > '2002-01-01')";
 
 /// The same, whatever stands in the table already.
@@ -235,4 +235,58 @@ async fn a_systemic_fault_pauses_the_projection_and_fills_no_table() {
     })
     .await;
     projection.check().await;
+}
+
+/// Three attempts more.
+async fn tries_again(projection: &Projection) {
+    let attempts = || projection.projector.log_text().matches("lease taken").count();
+    let before = attempts();
+    wait_until("it tries again", PATIENCE, async || {
+        let answer = projection.projector.page("/health/readiness").await;
+        assert_eq!(answer.status, 503, "it is not past the fault");
+        attempts() >= before + 3
+    })
+    .await;
+}
+
+/// Between two attempts nothing is wrong with the process, and the next one begins like any other.
+#[tokio::test]
+async fn who_stands_still_is_not_ready_before_it_is_past_the_fault_and_status_says_why() {
+    let mut projection =
+        Projection::start(setup(&[("LEADPULSE_PROJECTOR_PARKED_LEADS_LIMIT", "10")])).await;
+    projection.settle().await;
+    execute(&projection, "alter table lead_fact add constraint poison check (name is null)").await;
+    projection.publish(&(0..100).map(|item| named(item, "x", 0)).collect::<Vec<_>>()).await;
+    let said = eventually("the projector stands still", PATIENCE, async || {
+        let text = projection.projector.page("/health/readiness").await.body;
+        text.contains("refused within ten minutes").then_some(text)
+    })
+    .await;
+    assert!(said.contains("violates check constraint"), "the cause is named: {said}");
+    tries_again(&projection).await;
+    let status = projection.ground.run("projector", &["status"]);
+    let text = String::from_utf8_lossy(&status.stdout);
+    assert_eq!(status.status.code(), Some(1));
+    assert!(text.contains("! the projection stands still since"), "{text}");
+    assert!(text.contains("violates check constraint") && text.contains("→ mend"), "{text}");
+    assert!(!text.contains("start `projector`"), "{text}");
+    // Nor is the next process, or one that stands by.
+    projection.projector.kill_and_restart();
+    tries_again(&projection).await;
+
+    execute(&projection, "alter table lead_fact drop constraint poison").await;
+    projection.projector.wait_until_ready().await;
+    let applied: i64 =
+        sqlx::query_scalar("select min(seq) from checkpoint where projection = 'main'")
+            .fetch_one(&projection.ground.database.pool)
+            .await
+            .unwrap();
+    assert!(applied > 0, "ready, and nothing was projected");
+    execute(&projection, "update dead_letter set retry_requested_at = now()").await;
+    eventually("everything is applied", PATIENCE, async || {
+        letters(&projection).await.is_empty().then_some(())
+    })
+    .await;
+    projection.check().await;
+    assert_eq!(projection.ground.run("projector", &["status"]).status.code(), Some(0));
 }

@@ -30,7 +30,10 @@ pub(in crate::cli) fn status(status: &Status) -> String {
     }
     let mut text = table(&rows);
     if status.findings.is_empty() {
-        text.push_str("all is well\n");
+        text.push_str(match &status.monitor {
+            Some(_) => "all is well\n",
+            None => "all is well, as far as can be told without `nats.monitor`\n",
+        });
     }
     for finding in &status.findings {
         // Writing to a string can't fail.
@@ -89,6 +92,10 @@ fn projection_rows(projection: &ProjectionStatus) -> Vec<Vec<String>> {
     }
     if let Some(pause) = &projection.paused {
         rows.push(row(["paused", &pause.to_string()]));
+    }
+    if let Some(fault) = &projection.fault {
+        let text = format!("stands still since {}: {}", instant(fault.since), fault.what);
+        rows.push(row(["fault", &text]));
     }
     if let Some(phase) = &projection.rebuild {
         rows.push(row(["rebuild", phase]));

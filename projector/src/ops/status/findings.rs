@@ -1,9 +1,10 @@
 //! A plain word on what is wrong, and what to type.
 
+use chrono::SecondsFormat;
 use serde::Serialize;
 
 use super::{
-    Limit, Monitor, ProjectionStatus, StreamStatus,
+    Lag, Limit, Monitor, ProjectionStatus, StreamStatus,
     look::{FULL, Look, Unasked, Unwritable},
 };
 use crate::{ops::Tools, reader::ReadError};
@@ -13,8 +14,12 @@ const OLD_MARK: f64 = 10.0;
 /// Room for less than this is none: the largest message. Bytes.
 const LARGEST: u64 = 2 << 20;
 const NOBODY: &str = "start `projector`; if it runs, its log says what keeps it from it";
-/// A lag of fewer events is the life of a batch.
+/// A lag of fewer events is the life of a batch, …
 const BEHIND: u64 = 1000;
+/// … if the first of them has not waited for longer than this. Seconds.
+const LATE: f64 = 10.0;
+/// A projector that stands still tries again sooner than this. Seconds.
+const NEXT_TRY: f64 = 20.0;
 
 /// One thing that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -30,7 +35,10 @@ fn finding(what: impl Into<String>, cure: impl Into<String>) -> Finding {
 
 /// Worst first.
 pub(super) fn of(look: &Look, tools: &Tools) -> Vec<Finding> {
-    let mut findings: Vec<_> = look.monitor.as_ref().and_then(complaint).into_iter().collect();
+    // A server that does not answer at all is one thing that is wrong, not two.
+    let away = matches!(look.stream, Err(ReadError::Nats(_)));
+    let told = look.monitor.as_ref().filter(|monitor| !away || monitor.well.is_some());
+    let mut findings: Vec<_> = told.and_then(complaint).into_iter().collect();
     match &look.stream {
         Err(ReadError::NoStream) => findings
             .push(finding("the stream of events is not there", "start `ingest`, which creates it")),
@@ -48,22 +56,17 @@ pub(super) fn of(look: &Look, tools: &Tools) -> Vec<Finding> {
             return findings;
         }
     };
-    if let Ok(stream) = &look.stream {
-        findings.extend(position(stream, tables));
-    }
+    let position = look.stream.as_ref().ok().and_then(|stream| position(stream, tables));
+    // What the stream and the position tell needs no second word.
+    findings.extend(position.or_else(|| fault(tables)));
     // Without writes nobody keeps the lease: to start a projector would be the wrong cure.
     match &look.unwritable {
         Some(why) => findings.push(unwritable(why)),
         None => findings.extend(owner(tables)),
     }
-    if let Ok(stream) = &look.stream {
-        let lag = stream.last_seq.saturating_sub(u64::try_from(tables.applied_seq).unwrap_or(0));
-        if lag > BEHIND && tables.paused.is_none() && findings.is_empty() {
-            findings.push(finding(
-                format!("the read models are {lag} events behind"),
-                "projector status --watch   (is it catching up?)",
-            ));
-        }
+    // Whatever else is wrong is the cause of it.
+    if findings.is_empty() {
+        findings.extend(look.lag().and_then(late));
     }
     findings.extend(backlog(tables, tools));
     findings
@@ -139,6 +142,31 @@ fn position(stream: &StreamStatus, tables: &ProjectionStatus) -> Option<Finding>
     })
 }
 
+fn fault(tables: &ProjectionStatus) -> Option<Finding> {
+    let fault = tables.fault.as_ref()?;
+    Some(finding(
+        format!(
+            "the projection stands still since {}: {}",
+            fault.since.to_rfc3339_opts(SecondsFormat::Secs, true),
+            fault.what
+        ),
+        "mend the cause, and it goes on by itself   (projector dead-letters list: what was refused before)",
+    ))
+}
+
+fn late(lag: Lag) -> Option<Finding> {
+    let Lag { events, seconds } = lag;
+    let age = seconds.filter(|seconds| *seconds > LATE);
+    if events <= BEHIND && age.is_none() {
+        return None;
+    }
+    let since = age.map(|age| format!(", the first of them for {age:.0} s")).unwrap_or_default();
+    Some(finding(
+        format!("the read models are {events} events behind{since}"),
+        "projector status --watch   (is it catching up? if not, the projector's log says why)",
+    ))
+}
+
 fn owner(tables: &ProjectionStatus) -> Option<Finding> {
     if let Some(pause) = &tables.paused {
         return Some(finding(
@@ -148,6 +176,7 @@ fn owner(tables: &ProjectionStatus) -> Option<Finding> {
     }
     match &tables.owner {
         Some(owner) if owner.alive => None,
+        Some(owner) if tables.fault.is_some() && owner.silent_seconds < NEXT_TRY => None,
         Some(owner) => Some(finding(
             format!("nobody projects: the last lease ended at {}", owner.expires_at),
             NOBODY,

@@ -15,12 +15,14 @@ use super::{
 use crate::{
     ops::{Tools, checkpoint, pause::Pause},
     reader::{self, ReadError},
-    store::PROJECTION,
+    store::{self, Fault, PROJECTION},
 };
 
 /// How long either server may take to answer.
 const ANSWER: Duration = Duration::from_secs(3);
 const SILENT: &str = "no answer in time";
+/// For those who do not run the instance: what the servers say may name others.
+const WITHHELD: &str = "ask who runs the instance";
 /// Postgres' codes for it.
 const UNDEFINED_TABLE: &str = "42P01";
 const DISK_FULL: &str = "53100";
@@ -103,20 +105,24 @@ impl Look {
         Self { taken, at, stream, tables, waiting_since, monitor, unwritable }
     }
 
+    /// How far the read models are behind; unknown if either side is.
+    pub(super) fn lag(&self) -> Option<Lag> {
+        let (stream, tables) = (self.stream.as_ref().ok()?, self.tables.as_ref().ok()?);
+        let applied = u64::try_from(tables.applied_seq).unwrap_or(0);
+        let events = stream.last_seq.saturating_sub(applied);
+        let waiting = |at: DateTime<Utc>| seconds(self.at - at);
+        let seconds = if events == 0 { Some(0.0) } else { self.waiting_since.map(waiting) };
+        Some(Lag { events, seconds })
+    }
+
     #[expect(clippy::cast_precision_loss, reason = "rates are rough; sequences stay below 2^53")]
     pub(super) fn status(self, tools: &Tools, before: Option<&Self>) -> Status {
-        let findings = findings::of(&self, tools);
+        let (findings, lag) = (findings::of(&self, tools), self.lag());
         let stream = self.stream.ok();
         let projection = self.tables.ok();
         let applied =
             projection.as_ref().map(|tables| u64::try_from(tables.applied_seq).unwrap_or(0));
         let head = stream.as_ref().map(|stream| stream.last_seq);
-        let lag = head.zip(applied).map(|(head, applied)| {
-            let events = head.saturating_sub(applied);
-            let waiting = |at: DateTime<Utc>| seconds(self.at - at);
-            let seconds = if events == 0 { Some(0.0) } else { self.waiting_since.map(waiting) };
-            Lag { events, seconds }
-        });
         let rates = before.and_then(|before| {
             let span = self.taken.duration_since(before.taken).as_secs_f64();
             let per_second = |now: u64, then: u64| now.saturating_sub(then) as f64 / span;
@@ -265,6 +271,10 @@ async fn tables(tools: &Tools, org_id: Option<&str>) -> Result<ProjectionStatus,
             Some(_) => pause.withheld(),
             None => pause,
         }),
+        fault: store::find_fault(pool).await?.map(|fault| match org_id {
+            Some(_) => Fault { what: WITHHELD.to_owned(), ..fault },
+            None => fault,
+        }),
         parked_leads: row.try_get(0)?,
         parked_letters: row.try_get(1)?,
         unreadable_letters: row.try_get(2)?,
@@ -278,11 +288,15 @@ async fn tables(tools: &Tools, org_id: Option<&str>) -> Result<ProjectionStatus,
 }
 
 async fn owner(pool: &PgPool) -> Result<Option<Owner>, sqlx::Error> {
-    let row: Option<(String, i64, DateTime<Utc>, bool)> = sqlx::query_as(
-        "select owner, fence, expires_at, expires_at > now() from projection_lease where projection = $1",
+    let row: Option<(String, i64, DateTime<Utc>, f64)> = sqlx::query_as(
+        "select owner, fence, expires_at, extract(epoch from now() - expires_at)::double precision
+         from projection_lease where projection = $1",
     )
     .bind(PROJECTION)
     .fetch_optional(pool)
     .await?;
-    Ok(row.map(|(owner, fence, expires_at, alive)| Owner { owner, fence, expires_at, alive }))
+    Ok(row.map(|(owner, fence, expires_at, silent_seconds)| {
+        let alive = silent_seconds < 0.0;
+        Owner { owner, fence, expires_at, alive, silent_seconds }
+    }))
 }
