@@ -17,13 +17,13 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use leadpulse_service::config::Org;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
     lane::Progress,
-    store::{AGENTS, WriteError},
+    store::{self, AGENTS, WriteError},
 };
 use figures::figures;
 use lead::Totals;
@@ -125,9 +125,7 @@ impl Worker {
     /// that is not seen has a mark that stays. The fenced row comes first and keeps a second worker out.
     pub async fn step(&mut self) -> Result<bool, WriteError> {
         let started = Instant::now();
-        let mut connection = self.pool.acquire().await?;
-        let mut tx = connection.begin().await?;
-        sqlx::query("set transaction isolation level repeatable read").execute(&mut *tx).await?;
+        let mut tx = store::begin_as(&self.pool, "begin isolation level repeatable read").await?;
         // What is changed here counts only if the transaction does: until then the worker holds nothing.
         let mut memory = self.memory.take().of_table(self.guard(&mut tx).await?);
         let now = (self.clock)();

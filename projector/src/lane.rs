@@ -195,7 +195,7 @@ impl Lane {
     /// One transaction. The position moves first: its lock keeps a second owner of the lane out.
     async fn write(&self, batch: &Batch) -> Result<(), WriteError> {
         crash_point!("lane-begin");
-        let mut tx = self.pool.begin().await?;
+        let mut tx = store::begin(&self.pool).await?;
         store::advance(&mut tx, self.number, self.position, batch.to, self.fence).await?;
         crash_point!("lane-position");
         batch.write(&mut tx).await?;

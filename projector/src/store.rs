@@ -7,7 +7,7 @@ mod position;
 mod rows;
 mod users;
 
-use std::{cmp::Ordering, str::FromStr, time::Duration};
+use std::{cmp::Ordering, io, str::FromStr, time::Duration};
 
 use leadpulse_service::config::Postgres;
 use secrecy::ExposeSecret;
@@ -112,6 +112,22 @@ fn connect(config: &Postgres, settings: &[(&str, &str)]) -> Result<PgPool, sqlx:
         .max_connections(config.max_connections)
         .acquire_timeout(Duration::from_secs(5))
         .connect_lazy_with(options))
+}
+
+/// A transaction, begun to its end also where its caller is cut off: until the answer is there sqlx knows of
+/// no transaction that it would have to end, and the pool's next user would find itself inside it.
+pub async fn begin(pool: &PgPool) -> Result<Transaction<'static, Database>, sqlx::Error> {
+    begin_as(pool, "begin").await
+}
+
+/// The same with an isolation level.
+pub async fn begin_as(
+    pool: &PgPool,
+    statement: &'static str,
+) -> Result<Transaction<'static, Database>, sqlx::Error> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+    begun.await.unwrap_or_else(|ended| Err(io::Error::other(ended).into()))
 }
 
 /// Why a batch was not written.

@@ -88,7 +88,8 @@ async fn compare(tools: &Tools, scope: &Scope, report: Report) -> Result<Verdict
 async fn open_snapshot(
     pool: &PgPool,
 ) -> Result<sqlx::Transaction<'static, sqlx::Postgres>, sqlx::Error> {
-    pool.begin_with(
+    store::begin_as(
+        pool,
         "begin isolation level repeatable read read only;
          set local idle_in_transaction_session_timeout = 0; set local statement_timeout = 0;
          lock table lead_fact, agent_metrics, monday_user in access share mode",

@@ -48,7 +48,7 @@ impl Lane {
     async fn refused_users(&self, batch: &Batch) -> Result<BTreeSet<u64>, WriteError> {
         let mut refused = BTreeSet::new();
         for user in batch.users() {
-            let mut tx = self.pool.begin().await?;
+            let mut tx = store::begin(&self.pool).await?;
             let outcome = store::upsert_users(&mut tx, [user]).await;
             tx.rollback().await?;
             if !is_taken(outcome)? {
@@ -103,7 +103,7 @@ impl Lane {
 
     /// Would Postgres take these rows? Nothing stays of the try.
     async fn trial(&self, rows: &[(&LeadKey, &LeadRow, Vec<u8>)]) -> Result<bool, WriteError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = store::begin(&self.pool).await?;
         let outcome = store::upsert_leads(&mut tx, rows).await;
         tx.rollback().await?;
         is_taken(outcome)

@@ -41,7 +41,7 @@ impl Lane {
     }
 
     async fn replay_letters(&mut self, key: &LeadKey) -> Result<usize, WriteError> {
-        let mut tx = self.pool.begin().await?;
+        let mut tx = store::begin(&self.pool).await?;
         store::advance(&mut tx, self.number, self.position, self.position, self.fence).await?;
         let letters = store::letters_of(&mut tx, key).await?;
         let count = letters.len();

@@ -9,7 +9,7 @@ use sqlx::PgPool;
 use super::Tools;
 use crate::{
     reader::Seen,
-    store::{PROJECTION, signed},
+    store::{self, PROJECTION, signed},
 };
 
 #[derive(Debug, Clone, Serialize, sqlx::FromRow)]
@@ -109,7 +109,7 @@ fn check(now: &Checkpoint, seen: &Seen, wanted: Move) -> Result<()> {
 pub async fn set(tools: &Tools, wanted: Move) -> Result<Moved> {
     let (_, seen) = tools.stream().await?;
     let planned = plan(tools, wanted).await?;
-    let mut tx = tools.pool.begin().await?;
+    let mut tx = store::begin(&tools.pool).await?;
     // The lease's row is locked first: nobody takes it before the commit.
     let fence: Option<(i64, bool)> = sqlx::query_as(
         "select fence, expires_at > now() from projection_lease where projection = $1 for update",

@@ -175,7 +175,7 @@ pub struct Skipped {
 /// them that a stream of later has from an export.
 pub async fn skip(tools: &Tools, filter: &Filter, reason: &str) -> Result<Skipped> {
     let (_, seen) = tools.stream().await?;
-    let mut tx = tools.pool.begin().await?;
+    let mut tx = store::begin(&tools.pool).await?;
     // The lanes remember which leads are parked: they begin again with what is true then.
     store::hold_lanes(&mut tx, &seen.identity).await?;
     let query = sqlx::query_as::<_, Lead>(waiting!(

@@ -27,7 +27,7 @@ const ROWS: usize = 20_000;
 /// Folds what is not folded yet, and goes on to the indexes.
 pub(super) async fn fold(tool: &Rebuilder, rebuild: &mut Rebuild, keeper: &Keeper) -> Result<()> {
     if rebuild.next_bucket == 0 {
-        let mut tx = tool.shadow.begin().await?;
+        let mut tx = store::begin(&tool.shadow).await?;
         ledger::hold(&mut tx, rebuild).await?;
         shadow::create(&mut tx, &tool.seen, rebuild.target_seq).await?;
         tx.commit().await?;
@@ -60,7 +60,7 @@ async fn write(
     refold: &Refold<'_>,
     mut pass: Pass,
 ) -> Result<()> {
-    let mut tx = tool.shadow.begin().await?;
+    let mut tx = store::begin(&tool.shadow).await?;
     ledger::hold(&mut tx, rebuild).await?;
     // A refused lead's history is read from the stream in between.
     tx.execute("set local idle_in_transaction_session_timeout = '60s'").await?;

@@ -58,7 +58,7 @@ pub async fn open_positions(
     lanes: u32,
     fence: i64,
 ) -> Result<Position, OpenError> {
-    let mut tx = pool.begin().await?;
+    let mut tx = super::begin(pool).await?;
     let rows: Vec<(i32, DateTime<Utc>, i64)> = sqlx::query_as(
         "select lane, stream_created_at, seq from checkpoint where projection = $1 order by lane for update",
     )

@@ -20,7 +20,7 @@ use projector::{
     store::WriteError,
 };
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
-use sqlx::PgPool;
+use sqlx::{PgPool, Row as _, postgres::PgPoolOptions};
 use tests::{
     generate::{AGENTS, arrivals},
     harness::{ORG, PATIENCE, Projection, configuration, envelope, wait_until},
@@ -194,19 +194,32 @@ async fn what_is_remembered_of_agents_is_what_the_table_says() {
                 2 => stage.turn(&mut random).await,
                 _ => {}
             }
-            // A connection on which a step was cut off may refuse the next one, which is tried again then.
-            let mut refused = 0;
-            loop {
-                match worker.step().await {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(WriteError::Transient(_)) if refused < 5 => refused += 1,
-                    Err(error) => panic!("{error:?}"),
-                }
-            }
+            while worker.step().await.unwrap() {}
             let world = World::of(&events[..told], &stage.projection.ground.rules);
             stage.projection.check_agents(&world).await;
         }
+    }
+}
+
+/// What asks on the same connection next, asks outside of any transaction, and the next step has one of its own.
+#[tokio::test]
+async fn a_step_that_is_cut_off_leaves_its_connection_in_no_transaction() {
+    let stage = Stage::new().await;
+    // Each connection is the next one's, too.
+    let pool =
+        PgPoolOptions::new().max_connections(1).connect(stage.projection.ground.database.url());
+    let pool = pool.await.unwrap();
+    let stage = Stage { pool, ..stage };
+    let mut worker = stage.worker(1 << 20);
+    for round in 0..200 {
+        stage.mark_whole(AGENTS[0]).await;
+        let span = Duration::from_micros(round * 20);
+        _ = tokio::time::timeout(span, worker.step()).await;
+        // A transaction has its time from its first statement.
+        let begun = sqlx::raw_sql("select now() < statement_timestamp()");
+        let begun: bool = begun.fetch_one(&stage.pool).await.unwrap().get(0);
+        assert!(!begun, "cut off after {span:?}");
+        worker.step().await.unwrap();
     }
 }
 

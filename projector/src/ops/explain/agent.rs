@@ -14,6 +14,7 @@ use sqlx::FromRow;
 use crate::{
     agents::figures::WINDOWED,
     ops::{Tools, Usage},
+    store,
 };
 use counted::{View, figure};
 
@@ -90,7 +91,8 @@ pub async fn agent(
             org.windows
         )));
     }
-    let mut tx = tools.pool.begin_with("begin isolation level repeatable read read only").await?;
+    let mut tx =
+        store::begin_as(&tools.pool, "begin isolation level repeatable read read only").await?;
     let stored: Option<(Value, DateTime<Utc>)> = sqlx::query_as(
         "select to_jsonb(m) -> $4, computed_at from agent_metrics m
          where org_id = $1 and agent_id = $2 and window_days = $3",

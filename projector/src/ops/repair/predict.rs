@@ -38,7 +38,7 @@ impl Ground<'_> {
                 folded.leads.iter().filter(|(key, _)| key.org_id == org_id).collect();
             let ids: Vec<i64> = ids.into_iter().collect();
             for ids in ids.chunks(AT_ONCE) {
-                let mut tx = self.tools.pool.begin().await?;
+                let mut tx = store::begin(&self.tools.pool).await?;
                 imagine(&mut tx, org_id, ids, &leads).await?;
                 agents::recompute(&mut tx, org, ids, now).await?;
                 changes.extend(compare(&mut tx, org_id, ids).await?);

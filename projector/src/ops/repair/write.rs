@@ -35,7 +35,7 @@ impl Ground<'_> {
     }
 
     async fn write_chunk(&self, leads: &[(&LeadKey, &Touched)]) -> Result<BTreeSet<LeadKey>> {
-        let mut tx = self.tools.pool.begin().await?;
+        let mut tx = store::begin(&self.tools.pool).await?;
         store::hold_lanes(&mut tx, &self.seen.identity).await?;
         let keys: Vec<LeadKey> = leads.iter().map(|(key, _)| (*key).clone()).collect();
         let now = store::load_rows(&mut tx, &keys).await?;
@@ -62,7 +62,7 @@ impl Ground<'_> {
         if folded.user_changes().is_empty() {
             return Ok(());
         }
-        let mut tx = self.tools.pool.begin().await?;
+        let mut tx = store::begin(&self.tools.pool).await?;
         store::replace_users(&mut tx, &folded.users).await?;
         let orgs: BTreeSet<&String> = folded.users.iter().map(|(_, user)| &user.org_id).collect();
         let orgs: Vec<String> = orgs.into_iter().cloned().collect();

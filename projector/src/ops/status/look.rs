@@ -152,7 +152,7 @@ async fn ask_monitor(tools: &Tools) -> Option<Monitor> {
 /// needs for a moment: it is written where the tables are, and leaves no trace in them.
 async fn try_to_write(pool: &PgPool) -> Option<Unwritable> {
     let trying = async {
-        let mut tx = pool.begin().await?;
+        let mut tx = store::begin(pool).await?;
         let read_only: bool =
             sqlx::query_scalar("select current_setting('transaction_read_only')::boolean")
                 .fetch_one(&mut *tx)
