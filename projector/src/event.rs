@@ -2,6 +2,7 @@
 //! board's mapping. Lenient: a field in an unknown shape says nothing, it never fails the event.
 
 mod api;
+mod object;
 mod text;
 mod webhook;
 
@@ -125,7 +126,7 @@ pub enum Meaning {
 
 /// Decodes an envelope with the mapping of today.
 pub fn decode(envelope: &Envelope, seq: u64, trace_id: Option<Uuid>, mapping: &Mapping) -> Meaning {
-    let Ok(event) = serde_json::from_str::<Map<String, Value>>(envelope.event.get()) else {
+    let Some(event) = object::parse(envelope.event.get()) else {
         return Meaning::Nothing("no object");
     };
     if envelope.kind == Kind::UserSnapshot {

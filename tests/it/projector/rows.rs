@@ -1,6 +1,12 @@
-use tests::harness::Projection;
+use async_nats::HeaderMap;
+use leadpulse_nats::envelope::MESSAGE_ID;
+use serde_json::value::RawValue;
+use tests::{
+    harness::{Projection, envelope},
+    naive::Arrival,
+};
 
-use super::{history, setup};
+use super::{history, poison::named, setup};
 
 #[tokio::test]
 async fn a_random_history_gives_the_rows_of_the_naive_implementation() {
@@ -53,4 +59,27 @@ async fn bytes(projection: &Projection) -> Vec<String> {
     let rows =
         "select xmin::text || lead_fact::text from lead_fact order by org_id, board_id, item_id";
     sqlx::query_scalar(rows).fetch_all(&projection.ground.database.pool).await.unwrap()
+}
+
+/// serde_json keeps such keys for itself, and refuses a text that has one of them.
+#[tokio::test]
+async fn an_event_with_a_key_that_the_library_keeps_for_itself_is_applied() {
+    let mut projection = Projection::start(setup(&[])).await;
+    let plain = named(7, "Dana", 1);
+    let arrival =
+        Arrival { seq: 1, received_at: chrono::Utc::now().timestamp_micros(), event: plain };
+    let mut message = envelope(&arrival);
+    let odd = r#"{"extra":{"$serde_json::private::Number":"x"},"#;
+    let odd = arrival.event.replacen('{', odd, 1);
+    message.event = RawValue::from_string(odd).unwrap();
+    let mut headers = HeaderMap::new();
+    headers.insert(MESSAGE_ID, message.message_id().as_str());
+    let payload = serde_json::to_vec(&message).unwrap().into();
+    let jetstream = projection.jetstream().await;
+    let sent = jetstream.publish_with_headers(message.subject(), headers, payload).await.unwrap();
+    sent.await.unwrap();
+    // To the rows it is the event without that key.
+    projection.arrivals.push(arrival);
+    projection.check().await;
+    assert_eq!(projection.leads().await[&(9001, 7)].name.as_deref(), Some("Dana"));
 }
