@@ -65,7 +65,11 @@ enum Command {
     /// Let the projection stand still: within a second, on every machine, also after restarts.
     Pause(PauseArgs),
     /// Let a paused projection go on.
-    Resume,
+    Resume {
+        /// Why, for the audit.
+        #[arg(long)]
+        reason: Option<String>,
+    },
     /// Show where the projection stands, or move it by hand.
     #[command(subcommand)]
     Checkpoint(CheckpointCommand),
@@ -138,7 +142,7 @@ async fn obey(cli: Cli) -> Result<ExitCode> {
         Command::Rebuild(command) => operator.rebuild(command).await?,
         Command::Verify(command) => return operator.verify(command).await,
         Command::Pause(args) => operator.pause(args).await?,
-        Command::Resume => operator.resume().await?,
+        Command::Resume { reason } => operator.resume(reason).await?,
         Command::Checkpoint(command) => operator.checkpoint(command).await?,
         Command::Audit { limit } => operator.audit(limit).await?,
         Command::Explain(command) => operator.explain(command).await?,

@@ -133,7 +133,7 @@ fn parameter(name: &str, place: &str, endpoint: &Endpoint) -> Value {
     if name == "limit" {
         schema = json!({ "type": "integer", "minimum": 1, "maximum": endpoint.most });
     }
-    if repeatable && place == "query" {
+    if repeatable && place == "query" && !endpoint.once.contains(&name) {
         schema = json!({ "type": "array", "items": schema });
     }
     json!({

@@ -54,6 +54,9 @@ pub(super) enum LettersCommand {
         /// Letters a second at most.
         #[arg(long, default_value_t = 500, value_name = "N")]
         rate: u16,
+        /// Why, for the audit.
+        #[arg(long)]
+        reason: Option<String>,
     },
     /// Give them up: no retry, replay or rebuild will ever apply them.
     Skip {
@@ -177,11 +180,11 @@ impl Operator {
                     ),
                 }
             }
-            LettersCommand::Retry { filter, all, dry_run, rate } => {
+            LettersCommand::Retry { filter, all, dry_run, rate, reason } => {
                 if !all && !filter.narrows() {
                     bail!(Usage("which ones? --all, or some of --org, --board, --lead, --kind, --error, --seq".into()));
                 }
-                self.retry(&filter, dry_run, rate).await
+                self.retry(&filter, dry_run, rate, reason).await
             }
             LettersCommand::Skip { filter, reason, dry_run } => {
                 if !filter.narrows() {
@@ -194,7 +197,13 @@ impl Operator {
         }
     }
 
-    async fn retry(&self, filter: &Filter, dry_run: bool, rate: u16) -> Result<()> {
+    async fn retry(
+        &self,
+        filter: &Filter,
+        dry_run: bool,
+        rate: u16,
+        reason: Option<String>,
+    ) -> Result<()> {
         let count = dead_letters::count(&self.tools, filter).await?;
         if dry_run || count.letters == 0 {
             return self.terminal.show(&count, text::count);
@@ -205,7 +214,8 @@ impl Operator {
         );
         self.terminal.confirm(&plan)?;
         let progress = self.terminal.progress("retrying", "letters");
-        let act = self.act("dead-letters retry", json!({ "filter": filter, "rate": rate }), None);
+        let arguments = json!({ "filter": filter, "rate": rate });
+        let act = self.act("dead-letters retry", arguments, reason);
         let watch = |done, total| progress.at(done, total);
         let work = dead_letters::retry(&self.tools, filter, usize::from(rate), &watch);
         let retried = self.audited(&act, work).await?;

@@ -26,6 +26,12 @@ Asked of the stream and of Postgres, not of the projector: right also when no pr
   projector status --json | jq '.lag.seconds, .findings[].cure'
 Exit codes: 0 all is well, 1 something is wrong (the lines with `!`).";
 
+pub(super) const CHECKPOINT_HELP: &str = "\
+  projector checkpoint show
+  projector pause --reason 'a restored backup'
+  projector checkpoint set 28000 --expect 29306 --reason 'a restored backup'
+  projector resume --reason 'a restored backup'";
+
 #[derive(Debug, Args)]
 pub(super) struct PauseArgs {
     /// Why, for the audit and for those who find the projection paused.
@@ -110,9 +116,9 @@ impl Operator {
         self.terminal.show(&paused, ToString::to_string)
     }
 
-    pub(super) async fn resume(&self) -> Result<()> {
+    pub(super) async fn resume(&self, reason: Option<String>) -> Result<()> {
         self.tools.check_schema().await?;
-        let act = self.act("resume", json!({}), None);
+        let act = self.act("resume", json!({}), reason);
         let lifted = self.audited(&act, pause::resume(&self.tools.pool)).await?;
         self.terminal.show(&lifted, |lifted| match lifted {
             Some(_) => "the projection goes on".to_owned(),

@@ -1,6 +1,7 @@
 //! The table of all endpoints and the dictionary of their parameters.
 
-/// A line each: method and path, scope, form of the answer, parameters (`limit:20` is one of 20 at most),
+/// A line each: method and path, scope, form of the answer, parameters (`limit:20` is one of 20 at most,
+/// `board_id:once` one that can be given several times elsewhere),
 /// summary. A form with a slash is a content type and no JSON; several are separated by commas.
 const TABLE: &str = "
 GET /v1/leads | leads:read | LeadPage | date_field from to agent_id board_id industry status state lifecycle min_amount max_amount q order limit cursor count min_seq | Leads, newest first
@@ -22,10 +23,10 @@ GET /v1/stream | leads:read or metrics:read | text/event-stream | topics | Serve
 GET /v1/consistency | metrics:read or ops:read | Consistency | min_seq wait_ms | How far the read models are, and how far the stream is
 GET /outcomes/summary | metrics:read | Outcomes | windowDays mode boardId | For dashboards of the earlier product: one cohort by entry
 GET /ops/status | ops:read | OpsStatus | - | How the projection is and what is wrong; counts are of this org
-GET /ops/dead-letters | ops:read | LetterGroups | board_id item_id kind error seq | Events that can't be applied, grouped by error
+GET /ops/dead-letters | ops:read | LetterGroups | board_id:once item_id kind error seq | Events that can't be applied, grouped by error
 GET /ops/dead-letters/{seq} | ops:read | Letter | seq | One of them whole; its payload with pii:read
-POST /ops/dead-letters/retry | ops:write | Any | board_id item_id kind error seq dry_run | Apply them again, each lead's in order
-POST /ops/dead-letters/skip | ops:write | Any | board_id item_id kind error seq reason dry_run | Give them up for ever
+POST /ops/dead-letters/retry | ops:write | Any | board_id:once item_id kind error seq reason dry_run | Apply them again, each lead's in order
+POST /ops/dead-letters/skip | ops:write | Any | board_id:once item_id kind error seq reason dry_run | Give them up for ever
 POST /ops/leads/{board_id}/{item_id}/rebuild | ops:write, leads:read | Repaired | board_id item_id reason dry_run | Make one lead anew from all its events
 GET /ops/explain/leads/{board_id}/{item_id} | ops:read, leads:read | ExplainedLead | board_id item_id | The events behind each field of a lead
 GET /ops/explain/agents/{agent_id} | ops:read, leads:read | ExplainedAgent | agent_id window metric | The leads behind a figure of an agent
@@ -35,7 +36,7 @@ GET /ops/instance/checkpoint | ops:instance | Checkpoint | - | Where the project
 POST /ops/instance/checkpoint/set | ops:instance | Moved | to_seq expect adopt_stream reason | Move the position, while the projection is paused
 GET /ops/instance/dead-letters | ops:instance | LetterGroups | org board lead kind error seq earlier | Events that can't be applied, grouped by error, also those of no org
 GET /ops/instance/dead-letters/{seq} | ops:instance | Letter | seq earlier | One of them whole
-POST /ops/instance/dead-letters/retry | ops:instance | Any | org board lead kind error seq earlier dry_run confirm | Apply them again, each lead's in order
+POST /ops/instance/dead-letters/retry | ops:instance | Any | org board lead kind error seq earlier dry_run confirm reason | Apply them again, each lead's in order
 POST /ops/instance/dead-letters/skip | ops:instance | Any | org board lead kind error seq earlier dry_run confirm reason | Give them up for ever
 POST /ops/instance/pause | ops:instance | Pause | confirm reason | Let the projection stand still until it is resumed
 POST /ops/instance/resume | ops:instance | Resumed | reason | Let a paused projection go on
@@ -68,6 +69,8 @@ pub(super) struct Endpoint {
     pub(super) parameters: Vec<&'static str>,
     /// The largest `limit`.
     pub(super) most: u32,
+    /// Not repeatable here, whatever the dictionary says.
+    pub(super) once: Vec<&'static str>,
     pub(super) summary: &'static str,
 }
 
@@ -80,8 +83,12 @@ impl Endpoint {
         let mut columns = line.split(" | ");
         let (method, path) = columns.next()?.split_once(' ')?;
         let (scope, form) = (columns.next()?, columns.next()?);
-        let mut most = MOST;
+        let (mut most, mut once) = (MOST, Vec::new());
         let parameter = |word: &'static str| match word.split_once(':') {
+            Some((name, "once")) => {
+                once.push(name);
+                name
+            }
             Some((name, number)) => {
                 most = number.parse().unwrap_or(MOST);
                 name
@@ -92,7 +99,17 @@ impl Endpoint {
         let parameters = words.map(parameter).collect();
         let content_type = if form.contains('/') { form } else { JSON };
         let (method, summary) = (method.to_lowercase(), columns.next()?);
-        Some(Self { method, path, scope, schema: form, content_type, parameters, most, summary })
+        Some(Self {
+            method,
+            path,
+            scope,
+            schema: form,
+            content_type,
+            parameters,
+            most,
+            once,
+            summary,
+        })
     }
 }
 

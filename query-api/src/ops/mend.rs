@@ -54,7 +54,8 @@ pub(super) async fn carry_out<T: Serialize + Send + Sync + 'static>(
 pub(crate) async fn retry(asked: Asked) -> Result<Response, Problem> {
     let mut question = Question::of(asked, &[Scope::OpsWrite]).await?;
     let (filter, dry_run) = (question.filter(), question.dry_run());
-    let act = question.act("dead-letters retry", json!({ "filter": filter }), None);
+    let reason = question.params.one("reason", text);
+    let act = question.act("dead-letters retry", json!({ "filter": filter }), reason);
     let (app, _) = question.finish()?;
     retry_letters(app, act, filter, dry_run).await
 }

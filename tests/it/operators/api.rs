@@ -114,6 +114,22 @@ async fn the_dead_letters_of_another_org_are_neither_seen_nor_touched() {
         (&json!(1), &json!("9001"))
     );
     assert_eq!(ask(&api, "GET", &other, "/ops/dead-letters").await.json()["items"], json!([]));
+    let boards = "/ops/dead-letters?board_id=9001&board_id=9002";
+    assert_eq!(
+        ask(&api, "GET", &blind, boards).await.status,
+        400,
+        "one board, as the document says"
+    );
+    let seqs = ask(&api, "GET", &blind, "/ops/dead-letters?seq=1&seq=2").await.json();
+    assert_eq!(seqs["items"][0]["letters"], 1);
+    let document = api.page("/openapi.json").await.json();
+    let parameters =
+        document["paths"]["/ops/dead-letters"]["get"]["parameters"].as_array().unwrap();
+    let kind = |name: &str| {
+        let parameter = parameters.iter().find(|parameter| parameter["name"] == name).unwrap();
+        parameter["schema"]["type"].clone()
+    };
+    assert_eq!((kind("board_id"), kind("seq")), (json!("string"), json!("array")));
     assert_eq!(ask(&api, "GET", &other, "/ops/dead-letters/1").await.status, 404);
     assert!(ask(&api, "GET", &blind, "/ops/dead-letters/1").await.json()["payload"].is_null());
     assert_eq!(ask(&api, "GET", &all, "/ops/dead-letters/1").await.json()["payload"], json!({}));
@@ -121,7 +137,8 @@ async fn the_dead_letters_of_another_org_are_neither_seen_nor_touched() {
     assert_eq!(ask(&api, "POST", &blind, skip).await.status, 400, "a reason is needed");
     let skip = format!("{skip}&reason=test");
     assert_eq!(ask(&api, "POST", &other, &skip).await.json()["letters"], 0);
-    let count = ask(&api, "POST", &blind, "/ops/dead-letters/retry?dry_run=true").await.json();
+    let count = "/ops/dead-letters/retry?dry_run=true&reason=test";
+    let count = ask(&api, "POST", &blind, count).await.json();
     assert_eq!(count, json!({ "letters": 1, "leads": 1 }));
     assert_eq!(ask(&api, "POST", &blind, &skip).await.json()["letters"], 1);
     assert_eq!(json(&projection, 0, &["dead-letters", "list"]), json!([]));
@@ -138,12 +155,12 @@ async fn what_was_begun_is_done_to_its_end_also_for_a_client_that_goes_away() {
     let key = projection.ground.create_key("demo", &["ops:write"]);
     projection.projector.signal("STOP");
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_millis(700)).build();
-    let retry = client.unwrap().post(format!("{}/ops/dead-letters/retry", api.url()));
+    let retry = client.unwrap().post(format!("{}/ops/dead-letters/retry?reason=test", api.url()));
     assert!(retry.bearer_auth(&key).send().await.unwrap_err().is_timeout());
     let begun = last_audit(&projection);
     assert_eq!(
-        (&begun["command"], &begun["ended_at"]),
-        (&json!("dead-letters retry"), &Value::Null)
+        (&begun["command"], &begun["reason"], &begun["ended_at"]),
+        (&json!("dead-letters retry"), &json!("test"), &Value::Null)
     );
     projection.projector.signal("CONT");
     let ended = eventually("the retry is written down", PATIENCE, async || {

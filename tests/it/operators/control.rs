@@ -87,9 +87,10 @@ async fn a_pause_holds_within_a_second_survives_a_restart_and_is_lifted() {
     let audit = last_audit(&projection);
     assert_eq!((&audit["command"], &audit["who"]), (&json!("pause"), &json!("dana")));
     assert_eq!((&audit["reason"], &audit["succeeded"]), (&json!("moving"), &json!(true)));
-    json(&projection, 0, &["resume"]);
+    json(&projection, 0, &["resume", "--reason", "moved"]);
     projection.check().await;
-    assert_eq!(last_audit(&projection)["command"], "resume");
+    let audit = last_audit(&projection);
+    assert_eq!((&audit["command"], &audit["reason"]), (&json!("resume"), &json!("moved")));
 }
 
 #[tokio::test]

@@ -73,9 +73,13 @@ async fn a_poisoned_lead_among_a_thousand_is_seen_retried_in_order_and_nothing_i
     let refused_again = json(&projection, 1, &[&retry[..], &["--yes"]].concat());
     assert_eq!((&refused_again["applied"], &refused_again["refused"]), (&json!(0), &json!(3)));
     execute(&projection, FIXED).await;
-    let done = json(&projection, 0, &[&retry[..], &["--yes"]].concat());
+    let done = json(&projection, 0, &[&retry[..], &["--yes", "--reason", "mended"]].concat());
     assert_eq!((&done["applied"], &done["refused"]), (&json!(3), &json!(0)));
-    assert_eq!(last_audit(&projection)["command"], "dead-letters retry");
+    let audit = last_audit(&projection);
+    assert_eq!(
+        (&audit["command"], &audit["reason"]),
+        (&json!("dead-letters retry"), &json!("mended"))
+    );
     assert_eq!(json(&projection, 0, &["dead-letters", "list"]), json!([]));
     projection.publish(&[named(77, "after", 4)]).await;
     projection.check().await;

@@ -118,7 +118,8 @@ async fn the_projection_is_paused_moved_and_resumed() {
     let audit = last_audit(&console.projection);
     assert_eq!((&audit["command"], &audit["reason"]), (&json!("checkpoint set"), &json!("again")));
     assert_eq!(console.get("audit?limit=1").await.json()["items"][0]["id"], audit["id"]);
-    assert_eq!(console.does("resume").await["lifted"]["reason"], "test");
+    assert_eq!(console.does("resume?reason=done").await["lifted"]["reason"], "test");
+    assert_eq!(last_audit(&console.projection)["reason"], "done");
     assert_eq!(console.does("resume").await["lifted"], Value::Null);
     console.projection.check().await;
 }

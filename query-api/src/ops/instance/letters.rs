@@ -61,7 +61,8 @@ pub(crate) async fn show(asked: Asked) -> Result<Response, Problem> {
 pub(crate) async fn retry(asked: Asked) -> Result<Response, Problem> {
     let mut command = Command::of(asked).await?;
     let (filter, dry_run) = (command.filter(), command.dry_run_or_confirmed());
-    let act = command.act("dead-letters retry", json!({ "filter": filter }), None);
+    let reason = command.reason();
+    let act = command.act("dead-letters retry", json!({ "filter": filter }), reason);
     retry_letters(command.finish()?, act, filter, dry_run).await
 }
 
