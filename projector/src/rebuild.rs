@@ -32,7 +32,7 @@ use crate::{
     store,
 };
 use catch_up::CatchUp;
-use keeper::Keeper;
+use keeper::{GIVE_WAY, Keeper};
 pub use ledger::{Phase, Rebuild};
 pub use plan::Plan;
 use shadow::{ARCHIVE, SHADOW};
@@ -40,6 +40,8 @@ pub use swap::Swapped;
 
 /// A live projector that is behind by more events than this slows the rebuild down.
 const LIVE_LAG: u64 = 2000;
+/// What is said while the rebuild rests for it.
+const RESTING: &str = "resting: the live projection is behind";
 /// How long the shadow tables may take to catch up before a swap.
 const CATCH_UP: Duration = Duration::from_secs(600);
 
@@ -98,7 +100,7 @@ impl Rebuilder {
             }
             None => self.begin(who, accept_loss).await?,
         };
-        let keeper = Keeper::start(self, &rebuild);
+        let keeper = Keeper::start(self, &rebuild).await;
         keeper.unless_lost(Box::pin(self.build(&mut rebuild, &keeper))).await?;
         Ok(rebuild)
     }
@@ -131,9 +133,10 @@ impl Rebuilder {
         loop {
             match rebuild.phase {
                 Phase::Folding => fill::fold(self, rebuild, keeper).await?,
-                Phase::Indexing => fill::index(self, rebuild).await?,
+                Phase::Indexing => fill::index(self, rebuild, keeper).await?,
                 Phase::Checking => check::check(self, rebuild).await?,
                 Phase::CatchingUp => {
+                    keeper.give_way(GIVE_WAY).await;
                     shadow::leave_out(&mut *self.shadow.acquire().await?, SHADOW).await?;
                     let mut catching = self.catch_up(&self.shadow, rebuild.attempt).await?;
                     let head = reader::look(&self.stream).await?.last;
@@ -164,7 +167,7 @@ impl Rebuilder {
         );
         self.check_same(&active).await?;
         let rebuild = ledger::take_over(&self.live, &active, who).await?;
-        let keeper = Keeper::start(self, &rebuild);
+        let keeper = Keeper::start(self, &rebuild).await;
         keeper.unless_lost(Box::pin(swap::swap(self, &rebuild, SHADOW))).await
     }
 
@@ -182,7 +185,7 @@ impl Rebuilder {
             bail!("nothing was swapped yet");
         };
         let rebuild = ledger::take_over(&self.live, &last, who).await?;
-        let keeper = Keeper::start(self, &rebuild);
+        let keeper = Keeper::start(self, &rebuild).await;
         keeper.unless_lost(Box::pin(swap::swap(self, &rebuild, ARCHIVE))).await
     }
 

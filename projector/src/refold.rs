@@ -201,7 +201,8 @@ pub fn bucket_of_lead(key: &LeadKey) -> u64 {
     bucket(&key.org_id, key.board_id, key.item_id)
 }
 
-fn weight(state: &LeadState) -> usize {
+/// What a lead takes in memory, by estimate.
+pub(crate) fn weight(state: &LeadState) -> usize {
     LEAD_BYTES + state.kept_writes() * WRITE_BYTES
 }
 

@@ -57,15 +57,17 @@ impl Terminal {
         }
         if std::io::stderr().is_terminal() {
             let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::stderr());
-            let form = "{msg} {wide_bar} {human_pos} of {human_len}, {per_sec}, {eta} left";
-            if let Ok(style) = ProgressStyle::with_template(form) {
+            let form = format!(
+                "{{msg}} {{wide_bar}} {{human_pos}} of {{human_len}} {unit}, {{per_sec}}, {{eta}} left"
+            );
+            if let Ok(style) = ProgressStyle::with_template(&form) {
                 bar.set_style(style);
             }
             bar.set_message(what);
             return Progress { what, unit, bar: Some(bar), said: None };
         }
-        let now = Instant::now();
-        Progress { what, unit, bar: None, said: Some(Mutex::new((now, now))) }
+        let said = Said { began: None, last_line: Instant::now(), last_done: 0 };
+        Progress { what, unit, bar: None, said: Some(Mutex::new(said)) }
     }
 }
 
@@ -74,8 +76,15 @@ pub struct Progress {
     what: &'static str,
     unit: &'static str,
     bar: Option<ProgressBar>,
-    /// When it began, and when the last line was written.
-    said: Option<Mutex<(Instant, Instant)>>,
+    said: Option<Mutex<Said>>,
+}
+
+/// What plain lines are reckoned from.
+struct Said {
+    /// When it began, and how much was done then: what is gone on with does not begin at nothing.
+    began: Option<(Instant, u64)>,
+    last_line: Instant,
+    last_done: u64,
 }
 
 impl Progress {
@@ -87,11 +96,17 @@ impl Progress {
         }
         let Some(said) = &self.said else { return };
         let mut said = said.lock().unwrap_or_else(PoisonError::into_inner);
-        if said.1.elapsed() < LINE {
+        // The next pass over the same begins anew.
+        if done < said.last_done {
+            said.began = None;
+        }
+        said.last_done = done;
+        let (began, from) = *said.began.get_or_insert_with(|| (Instant::now(), done));
+        if said.last_line.elapsed() < LINE {
             return;
         }
-        said.1 = Instant::now();
-        let rate = done as f64 / said.0.elapsed().as_secs_f64();
+        said.last_line = Instant::now();
+        let rate = done.saturating_sub(from) as f64 / began.elapsed().as_secs_f64().max(0.001);
         let left = total.saturating_sub(done) as f64 / rate.max(0.001);
         let (what, unit) = (self.what, self.unit);
         eprintln!("{what}: {done} of {total} {unit}, {rate:.0} a second, {left:.0} s left");

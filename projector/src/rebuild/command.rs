@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{Phase, Plan, Rebuild, Rebuilder, Report, Swapped};
+use super::{Phase, Plan, RESTING, Rebuild, Rebuilder, Report, Swapped};
 use crate::{
     cli::terminal::Terminal,
     ops::{
@@ -155,12 +155,23 @@ pub(crate) fn progress(terminal: Terminal) -> Report {
     Arc::new(move |what, done, total| {
         let mut present = present.lock().unwrap_or_else(PoisonError::into_inner);
         if present.as_ref().is_none_or(|(known, _)| *known != what) {
-            *present = Some((what, terminal.progress(what, "")));
+            *present = Some((what, terminal.progress(what, unit(what))));
         }
         if let Some((_, progress)) = present.as_ref() {
             progress.at(done, total);
         }
     })
+}
+
+/// What is counted in a piece of work.
+fn unit(what: &str) -> &'static str {
+    match what {
+        "copying" | "checking" => "leads",
+        "indexing" => "indexes",
+        "waiting for a lock" => "tries",
+        RESTING => "s at most",
+        _ => "events",
+    }
 }
 
 fn plan_json(plan: &Plan) -> Value {
@@ -170,6 +181,8 @@ fn plan_json(plan: &Plan) -> Value {
         "events": plan.events,
         "leads": plan.leads,
         "events_per_second": plan.events_per_second.round(),
+        "passes": plan.passes,
+        "memory_mib": plan.memory_mib,
         "expected_seconds": plan.expected.as_secs_f64().ceil(),
         "bytes": plan.bytes,
         "mapping_of_tables": plan.mapping_of_tables,
@@ -188,7 +201,8 @@ fn plan_text(plan: &Value) -> String {
         format!("mapping    {} instead of {}", hash("mapping_of_today"), hash("mapping_of_tables"))
     };
     let mut text = format!(
-        "events     {} ({} to {}), read at {} a second\nleads      about {}\ntime       about {} s\n\
+        "events     {} ({} to {}), read at {} a second\nleads      about {}\n\
+         passes     {} through the stream, with {} MiB (projector.rebuild_memory_mib)\ntime       about {} s\n\
          space      about {} MiB beside the live tables until the archive is dropped\n{mapping}\n\
          differs    {} of {} sampled rows mean something else under the labels of today; another choice of\n           \
          columns shows only in the rebuilt tables",
@@ -197,6 +211,10 @@ fn plan_text(plan: &Value) -> String {
         plan["last_seq"],
         plan["events_per_second"],
         plan["leads"],
+        plan["passes"]
+            .as_u64()
+            .map_or_else(|| "1 or more".to_owned(), |passes| format!("about {passes}")),
+        plan["memory_mib"],
         plan["expected_seconds"],
         plan["bytes"].as_i64().unwrap_or(0) >> 20,
         plan["differing_rows"],

@@ -5,7 +5,7 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection};
 
 use super::{
     Phase, Rebuild, Rebuilder,
-    keeper::Keeper,
+    keeper::{BETWEEN_COPIES, GIVE_WAY, Keeper},
     ledger::{self, Copied},
     shadow,
 };
@@ -47,7 +47,7 @@ pub(super) async fn fold(tool: &Rebuilder, rebuild: &mut Rebuild, keeper: &Keepe
     };
     while u64::try_from(rebuild.next_bucket)? < BUCKETS {
         let pass = refold.pass(u64::try_from(rebuild.next_bucket)?, keeper).await?;
-        write(tool, rebuild, &refold, pass).await?;
+        write(tool, rebuild, &refold, pass, keeper).await?;
         crash_point!("rebuild-pass");
     }
     ledger::enter(&tool.live, rebuild, Phase::Indexing).await
@@ -59,6 +59,7 @@ async fn write(
     rebuild: &mut Rebuild,
     refold: &Refold<'_>,
     mut pass: Pass,
+    keeper: &Keeper,
 ) -> Result<()> {
     let mut tx = store::begin(&tool.shadow).await?;
     ledger::hold(&mut tx, rebuild).await?;
@@ -84,6 +85,7 @@ async fn write(
         copied.checksum = written.iter().copied().fold(copied.checksum, i64::wrapping_add);
         pass.unreadable.extend(parked);
         (tool.report)("copying", u64::try_from(copied.leads)?, total);
+        keeper.give_way(BETWEEN_COPIES).await;
     }
     let users: Vec<_> = pass.users.into_values().map(|(_, user)| user).collect();
     store::upsert_users(&mut tx, &users).await?;
@@ -216,12 +218,13 @@ pub(super) fn checksum(key: &LeadKey, state: &[u8]) -> i64 {
 
 /// Makes the indexes that are not there yet, each under the name that it has on the live tables; then
 /// all agents are marked, so that the catch-up computes their figures.
-pub(super) async fn index(tool: &Rebuilder, rebuild: &mut Rebuild) -> Result<()> {
+pub(super) async fn index(tool: &Rebuilder, rebuild: &mut Rebuild, keeper: &Keeper) -> Result<()> {
     let missing = shadow::missing_indexes(&mut *tool.live.acquire().await?, &["lead_fact"]).await?;
     let total = u64::try_from(missing.len())?;
     for (done, statement) in (0..).zip(missing) {
-        (tool.report)("indexes", done, total);
-        let mut tx = tool.shadow.begin().await?;
+        keeper.give_way(GIVE_WAY).await;
+        (tool.report)("indexing", done, total);
+        let mut tx = store::begin(&tool.shadow).await?;
         ledger::hold(&mut tx, rebuild).await?;
         // Bounded like the rest of the rebuild: the memory is Postgres', but it is one machine's.
         tx.execute("set local maintenance_work_mem = '256MB'").await?;
@@ -230,8 +233,8 @@ pub(super) async fn index(tool: &Rebuilder, rebuild: &mut Rebuild) -> Result<()>
         crash_point!("rebuild-index");
     }
     shadow::analyse(&tool.shadow, &["lead_fact"]).await?;
-    (tool.report)("indexes", total, total);
-    let mut tx = tool.shadow.begin().await?;
+    (tool.report)("indexing", total, total);
+    let mut tx = store::begin(&tool.shadow).await?;
     ledger::hold(&mut tx, rebuild).await?;
     sqlx::query(
         "insert into agent_dirty (org_id, agent_id, seq)

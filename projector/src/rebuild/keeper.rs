@@ -6,19 +6,25 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 use tokio::time::{sleep, timeout};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 
-use super::{LIVE_LAG, Rebuild, Rebuilder, Report, ledger};
+use super::{LIVE_LAG, RESTING, Rebuild, Rebuilder, Report, ledger};
 use crate::{reader, refold::Pace, store::PROJECTION};
 
 const EVERY: Duration = Duration::from_millis(500);
 /// The rest after each chunk while the live projection is behind.
 const REST: Duration = Duration::from_millis(25);
+
+/// The longest rest before a piece of work that can't rest while it goes on: the making of an index, the
+/// catch-up. Bounded, because a rebuild may be the cure for what keeps the live projection behind.
+pub(super) const GIVE_WAY: Duration = Duration::from_secs(30);
+/// The longest rest between two COPYs, within a transaction.
+pub(super) const BETWEEN_COPIES: Duration = Duration::from_secs(1);
 
 /// What the keeper's task and the work tell each other.
 struct Shared {
@@ -38,10 +44,10 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    pub(super) fn start(tool: &Rebuilder, rebuild: &Rebuild) -> Self {
+    pub(super) async fn start(tool: &Rebuilder, rebuild: &Rebuild) -> Self {
         let shared = Arc::new(Shared {
             read: AtomicU64::new(u64::try_from(rebuild.read_seq).unwrap_or(0)),
-            slow: AtomicBool::new(false),
+            slow: AtomicBool::new(is_behind(&tool.live, &tool.stream).await),
             lost: CancellationToken::new(),
         });
         let (live, stream, known) = (tool.live.clone(), tool.stream.clone(), rebuild.clone());
@@ -55,9 +61,7 @@ impl Keeper {
                     // The row outlives Postgres' absence; the work notices by itself.
                     Err(error) => tracing::warn!(%error, "no heartbeat"),
                 }
-                let lag = timeout(EVERY, lag(&live, &stream)).await;
-                let slow = lag.is_ok_and(|lag| lag.is_some_and(|lag| lag > LIVE_LAG));
-                told.slow.store(slow, Ordering::Relaxed);
+                told.slow.store(is_behind(&live, &stream).await, Ordering::Relaxed);
             }
         });
         Self {
@@ -87,6 +91,17 @@ impl Keeper {
     }
 }
 
+impl Keeper {
+    /// Rests while the live projection is behind, at most this long.
+    pub(super) async fn give_way(&self, longest: Duration) {
+        let began = Instant::now();
+        while self.shared.slow.load(Ordering::Relaxed) && began.elapsed() < longest {
+            (self.report)(RESTING, began.elapsed().as_secs(), longest.as_secs());
+            sleep(REST).await;
+        }
+    }
+}
+
 impl Pace for Keeper {
     fn at(&self, seq: u64) {
         self.shared.read.store(seq, Ordering::Relaxed);
@@ -100,6 +115,11 @@ impl Pace for Keeper {
     fn rest(&self) -> Duration {
         if self.shared.slow.load(Ordering::Relaxed) { REST } else { Duration::ZERO }
     }
+}
+
+async fn is_behind(live: &sqlx::PgPool, stream: &async_nats::jetstream::stream::Stream) -> bool {
+    let lag = timeout(EVERY, lag(live, stream)).await;
+    lag.is_ok_and(|lag| lag.is_some_and(|lag| lag > LIVE_LAG))
 }
 
 /// How far a projector that is alive is behind the stream; none if there is none.

@@ -10,7 +10,9 @@ use super::{Rebuilder, ledger, shadow};
 use crate::{
     event,
     fold::LeadState,
+    lane::BUCKETS,
     reader::range::{Bounds, RangeReader, Select},
+    refold::weight,
     store::{self, LEAD_COLUMNS},
 };
 
@@ -32,6 +34,9 @@ pub struct Plan {
     pub leads: i64,
     /// Events read and decoded in a second, in a sample of this stream.
     pub events_per_second: f64,
+    /// How often the stream is read; unknown where no row tells what a lead takes.
+    pub passes: Option<u32>,
+    pub memory_mib: u32,
     pub expected: Duration,
     /// What the new tables take beside the old ones, by what these take.
     pub bytes: i64,
@@ -63,21 +68,28 @@ pub(super) async fn plan(tool: &Rebuilder) -> Result<Plan> {
     let leads: i64 = sizes.try_get(0)?;
     let events = (seen.last + 1).saturating_sub(seen.first.max(1));
     let rate = sample_rate(tool).await?;
-    let (sampled_rows, differing_rows) = sample_rows(tool, leads).await?;
+    let sample = sample_rows(tool, leads).await?;
+    let memory_mib = tool.config.projector.rebuild_memory_mib;
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    let expected = Duration::from_secs_f64(events as f64 / rate + leads as f64 / ROWS_A_SECOND);
+    let (events_read, leads_kept) = (events as f64 / rate, leads as f64);
+    let memory = f64::from(memory_mib) * 1_048_576.0;
+    let passes = sample.bytes_a_lead.map(|bytes| passes(bytes * leads_kept, memory));
+    let read = events_read * f64::from(passes.unwrap_or(1));
+    let expected = Duration::from_secs_f64(read + leads_kept / ROWS_A_SECOND);
     Ok(Plan {
         first_seq: seen.first,
         last_seq: seen.last,
         events,
         leads,
         events_per_second: rate,
+        passes,
+        memory_mib,
         expected,
         bytes: sizes.try_get(1)?,
         mapping_of_tables: store::known_mapping(&tool.live).await?,
         mapping_of_today: tool.mapping.hash(),
-        sampled_rows,
-        differing_rows,
+        sampled_rows: sample.rows,
+        differing_rows: sample.differing,
         obstacles: obstacles(tool).await?,
     })
 }
@@ -126,7 +138,30 @@ async fn sample_rate(tool: &Rebuilder) -> Result<f64> {
     Ok((read as f64 / started.elapsed().as_secs_f64().max(0.001)).max(1.0))
 }
 
-async fn sample_rows(tool: &Rebuilder, leads: i64) -> Result<(usize, usize)> {
+/// Each pass folds as many buckets as the memory holds, which it finds out by halving what is left.
+#[expect(clippy::cast_precision_loss, reason = "an estimate")]
+fn passes(bytes: f64, memory: f64) -> u32 {
+    let (mut left, mut passes) = (BUCKETS, 0);
+    while left > 0 {
+        let mut folded = left;
+        while folded > 1 && bytes * folded as f64 / BUCKETS as f64 > memory {
+            folded /= 2;
+        }
+        left -= folded;
+        passes += 1;
+    }
+    passes
+}
+
+/// Rows under the mapping of today.
+struct Sample {
+    rows: usize,
+    differing: usize,
+    /// What the fold of one takes in memory.
+    bytes_a_lead: Option<f64>,
+}
+
+async fn sample_rows(tool: &Rebuilder, leads: i64) -> Result<Sample> {
     #[expect(clippy::cast_precision_loss, reason = "a share of a table")]
     let percent = (SAMPLE_ROWS as f64 * 150.0 / leads.max(1) as f64).min(100.0);
     let query =
@@ -136,12 +171,31 @@ async fn sample_rows(tool: &Rebuilder, leads: i64) -> Result<(usize, usize)> {
         .bind(SAMPLE_ROWS)
         .fetch_all(&tool.live)
         .await?;
-    let mut differing = 0;
+    let (mut differing, mut taken) = (0, 0);
     for row in &rows {
         let (key, row, bytes) = store::read_lead(row)?;
         let board = tool.mapping.board(&key.org_id, key.board_id);
-        let meant = board.and_then(|board| LeadState::decode(&bytes).ok()?.row(board));
+        let state = LeadState::decode(&bytes).ok();
+        taken += state.as_ref().map_or(0, weight);
+        let meant = board.and_then(|board| state?.row(board));
         differing += usize::from(meant.as_ref() != Some(&row));
     }
-    Ok((rows.len(), differing))
+    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+    let bytes_a_lead = (taken > 0).then(|| taken as f64 / rows.len() as f64);
+    Ok(Sample { rows: rows.len(), differing, bytes_a_lead })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_outgrows_the_memory_takes_more_passes() {
+        assert_eq!(passes(0.0, 1.0), 1);
+        assert_eq!(passes(1.0, 1.0), 1);
+        assert_eq!(passes(1.5, 1.0), 2);
+        assert_eq!(passes(3.0, 1.0), 4);
+        // One bucket that does not fit is the rebuild's to refuse.
+        assert_eq!(passes(1e9, 1.0), u32::try_from(BUCKETS).unwrap());
+    }
 }

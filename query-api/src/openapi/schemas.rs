@@ -184,7 +184,7 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     (
         "RebuildPlan",
         &[
-            "first_seq:int last_seq:int events:int leads:int events_per_second:num expected_seconds:num bytes:int \
+            "first_seq:int last_seq:int events:int leads:int events_per_second:num passes:int? memory_mib:int expected_seconds:num bytes:int \
         mapping_of_tables:str? mapping_of_today:str sampled_rows:int differing_rows:int obstacles:[str]",
         ],
     ),

@@ -83,12 +83,16 @@ async fn a_rebuild_gives_the_same_rows_and_the_same_tables_in_one_pass_or_in_man
     for (round, memory) in [(1, "512"), (2, "1")] {
         let rows = bytes(&projection).await;
         let environment = [("LEADPULSE_PROJECTOR_REBUILD_MEMORY_MIB", memory)];
+        let plan = operator(&projection, &["plan"], &environment);
+        let plan: Value = serde_json::from_slice(&plan.stdout).unwrap();
+        let planned = plan["passes"].as_i64().unwrap();
         let output = operator(&projection, &["start"], &environment);
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let built: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(built["phase"], "ready to swap");
         let passes = built["passes"].as_i64().unwrap();
         assert!(if memory == "1" { passes > 1 } else { passes == 1 }, "{built}");
+        assert!(planned <= passes * 2 && passes <= planned * 2, "{plan}: {built}");
         let swapped = rebuild(&projection, &["swap"]);
         assert!(swapped["lock_ms"].as_f64().unwrap() < longest_lock_ms(), "{swapped}");
         assert_eq!(bytes(&projection).await, rows, "{memory} MiB");
@@ -157,6 +161,13 @@ async fn who_only_asks_neither_migrates_nor_says_what_the_tables_were_made_with(
     })
     .await;
     projection.projector.kill9();
+    // What it was saying when it was killed is still carried out.
+    wait_until("Postgres has done with it", PATIENCE, async || {
+        let its_own = "select count(*) from pg_stat_activity
+            where datname = current_database() and application_name = 'projector'";
+        number(&projection, its_own).await == 0
+    })
+    .await;
     let pool = &projection.ground.database.pool;
     sqlx::raw_sql("delete from projection_mapping").execute(pool).await.unwrap();
     let plan = rebuild(&projection, &["plan"]);

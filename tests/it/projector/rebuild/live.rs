@@ -1,4 +1,5 @@
 use std::{
+    process::Stdio,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU8, Ordering},
@@ -9,6 +10,10 @@ use std::{
 use reqwest::Client;
 use serde_json::Value;
 use tests::harness::{ORG, PATIENCE, Projection, wait_until};
+use tokio::{
+    io::{AsyncBufReadExt as _, BufReader},
+    time::timeout,
+};
 
 use super::{bytes, history, longest_lock_ms, rebuild, setup};
 use crate::projector::long;
@@ -151,6 +156,7 @@ async fn a_rebuild_under_traffic_is_seen_by_no_reader_and_equals_the_live_tables
     // The tables that were live before, caught up by the same fold, against the rebuilt ones.
     projection.settle_within(PATIENCE * 4).await;
     let rebuilt = bytes(&projection).await;
+    verified(&projection);
     if events <= 10_000 {
         projection.check().await;
     }
@@ -159,7 +165,18 @@ async fn a_rebuild_under_traffic_is_seen_by_no_reader_and_equals_the_live_tables
         api.page("/health/readiness").await.status == 200
     })
     .await;
+    projection.settle_within(PATIENCE * 4).await;
     assert!(bytes(&projection).await == rebuilt, "the rebuilt rows are not the live ones");
+    verified(&projection);
+}
+
+/// Each row, those of AgentMetrics computed again for the instant at which they were computed.
+fn verified(projection: &Projection) {
+    let mut verify = projection.ground.command("projector", &["verify", "--json"]);
+    let output = tokio::task::block_in_place(|| verify.output().unwrap());
+    let verdict: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(verdict["equal"], true, "{verdict}");
+    assert!(verdict["agents"].as_u64().unwrap() > 0, "{verdict}");
 }
 
 /// The worker is never done with its marks then, and the new tables follow all the same.
@@ -183,5 +200,40 @@ async fn a_rebuild_is_swapped_while_events_come_without_a_pause() {
     }
     let output = rebuilding.await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    projection.check().await;
+}
+
+/// A projector that is frozen with its lease is as far behind as one that can't keep up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rebuild_rests_while_the_live_projection_is_behind_and_is_finished_later() {
+    let ttl = [("LEADPULSE_PROJECTOR_LEASE_TTL_MS", "60000")];
+    let mut projection = Projection::start(setup(&ttl)).await;
+    projection.publish(&history(50, 500, 65)).await;
+    projection.settle().await;
+    projection.projector.signal("STOP");
+    projection.publish(&history(200, 4000, 66)).await;
+    let arguments = ["rebuild", "start", "--yes"];
+    let mut command =
+        tokio::process::Command::from(projection.ground.command("projector", &arguments));
+    let mut rebuilding = command.stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(rebuilding.stderr.take().unwrap()).lines();
+    let resting = timeout(PATIENCE, async {
+        while let Some(line) = lines.next_line().await.unwrap() {
+            if line.starts_with("resting: the live projection is behind") {
+                return line;
+            }
+        }
+        panic!("it ended without a rest");
+    });
+    let resting = resting.await.expect("it rests");
+    assert!(resting.contains(" s at most, "), "what is counted is said: {resting}");
+    assert!(rebuilding.try_wait().unwrap().is_none(), "it is finished");
+    projection.projector.signal("CONT");
+    let rest = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    let output = timeout(PATIENCE * 2, rebuilding.wait_with_output()).await.unwrap().unwrap();
+    rest.await.unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(rebuild(&projection, &["status"])["phase"], "ready to swap");
+    rebuild(&projection, &["swap"]);
     projection.check().await;
 }
