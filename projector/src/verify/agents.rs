@@ -211,5 +211,6 @@ fn note(row: &Row, field: &'static str, table: String, stream: String, verdict: 
         stream: Some(stream),
         lead: None,
         events: Vec::new(),
+        more_events: 0,
     });
 }

@@ -49,6 +49,15 @@ fn text(verdict: &Verdict) -> String {
         ));
     }
     lines.extend(verdict.differences.iter().map(ToString::to_string));
+    if verdict.more > 0 {
+        lines.push(format!("… and {} more differences, which are only counted", verdict.more));
+    }
+    if verdict.leads_without_events > 0 {
+        lines.push(format!(
+            "{} of these leads stand without their events: `projector explain lead` tells them",
+            verdict.leads_without_events
+        ));
+    }
     let compared = format!(
         "{} leads, {} rows of AgentMetrics ({} agents were being computed), {} users, {} dead letters",
         verdict.leads, verdict.agents, verdict.pending_agents, verdict.users, verdict.letters

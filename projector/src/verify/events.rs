@@ -1,6 +1,6 @@
 //! The events behind the leads that differ: the stream read once more, for them alone.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::Result;
 
@@ -14,15 +14,25 @@ use crate::{
 const LEADS: usize = 100;
 const EVENTS: usize = 50;
 
+/// What is behind one lead.
+#[derive(Default)]
+struct Behind {
+    events: Vec<Event>,
+    /// Events beyond those that are named.
+    more: u64,
+}
+
 pub(super) async fn attach(ground: &Ground<'_>, verdict: &mut Verdict) -> Result<()> {
-    let mut behind = HashMap::<LeadKey, Vec<Event>>::new();
-    for difference in &verdict.differences {
-        if let Some(key) = &difference.lead
-            && (behind.len() < LEADS || behind.contains_key(key))
-        {
+    let mut behind = HashMap::<LeadKey, Behind>::new();
+    let mut others = HashSet::new();
+    for key in verdict.differences.iter().filter_map(|difference| difference.lead.as_ref()) {
+        if behind.len() < LEADS || behind.contains_key(key) {
             behind.entry(key.clone()).or_default();
+        } else {
+            others.insert(key);
         }
     }
+    verdict.leads_without_events = others.len() as u64;
     if behind.is_empty() {
         return Ok(());
     }
@@ -38,9 +48,11 @@ pub(super) async fn attach(ground: &Ground<'_>, verdict: &mut Verdict) -> Result
                 continue;
             };
             let key = LeadKey { org_id: envelope.org.clone(), board_id, item_id };
-            let Some(events) = behind.get_mut(&key) else { continue };
-            if events.len() < EVENTS {
-                events.push(Event {
+            let Some(lead) = behind.get_mut(&key) else { continue };
+            if lead.events.len() == EVENTS {
+                lead.more += 1;
+            } else {
+                lead.events.push(Event {
                     seq: delivery.seq,
                     kind: envelope.kind.to_string(),
                     event_id: envelope.event_id.clone(),
@@ -50,8 +62,9 @@ pub(super) async fn attach(ground: &Ground<'_>, verdict: &mut Verdict) -> Result
         }
     }
     for difference in &mut verdict.differences {
-        if let Some(events) = difference.lead.as_ref().and_then(|key| behind.get(key)) {
-            difference.events.clone_from(events);
+        if let Some(lead) = difference.lead.as_ref().and_then(|key| behind.get(key)) {
+            difference.events.clone_from(&lead.events);
+            difference.more_events = lead.more;
         }
     }
     Ok(())

@@ -23,6 +23,8 @@ pub struct Difference {
     /// Of a lead: to find the events behind it.
     pub lead: Option<LeadKey>,
     pub events: Vec<Event>,
+    /// Events behind it beyond those.
+    pub more_events: u64,
 }
 
 /// An event behind a difference.
@@ -53,6 +55,8 @@ pub struct Verdict {
     pub differences: Vec<Difference>,
     /// Differences beyond those that are named.
     pub more: u64,
+    /// Leads among those that are named whose events were not looked for, because they are too many.
+    pub leads_without_events: u64,
 }
 
 impl Verdict {
@@ -83,6 +87,7 @@ impl Verdict {
             "peak_bytes": self.peak_bytes,
             "differences": self.differences.iter().map(Difference::to_json).collect::<Vec<_>>(),
             "more": self.more,
+            "leads_without_events": self.leads_without_events,
         })
     }
 }
@@ -98,6 +103,7 @@ impl Difference {
             stream: Some(said),
             lead: None,
             events: Vec::new(),
+            more_events: 0,
         }
     }
 
@@ -116,6 +122,7 @@ impl Difference {
             stream,
             lead: Some(key.clone()),
             events: Vec::new(),
+            more_events: 0,
         }
     }
 
@@ -136,6 +143,7 @@ impl Difference {
             "table": self.table,
             "stream": self.stream,
             "events": events.collect::<Vec<_>>(),
+            "more_events": self.more_events,
         })
     }
 }
@@ -158,6 +166,13 @@ impl std::fmt::Display for Difference {
                 f,
                 "\n    {} {} {} at {}",
                 event.seq, event.kind, event.event_id, event.occurred_at
+            )?;
+        }
+        if self.more_events > 0 {
+            write!(
+                f,
+                "\n    … and {} more events: `projector explain lead` has all",
+                self.more_events
             )?;
         }
         Ok(())

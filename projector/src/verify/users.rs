@@ -101,5 +101,6 @@ fn note(
         stream: stream.map(str::to_owned),
         lead: None,
         events: Vec::new(),
+        more_events: 0,
     });
 }

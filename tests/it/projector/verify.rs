@@ -292,3 +292,37 @@ async fn states_of_an_older_version_are_told_in_one_line_and_made_anew_by_a_rebu
     let (code, verdict) = verify(&projection, &[]);
     assert_eq!((code, &verdict["older_states"]), (Some(0), &serde_json::json!(0)), "{verdict}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_verify_does_not_name_it_counts() {
+    let mut projection = Projection::start(setup(&[])).await;
+    projection.publish(&history(600, 3000, 75)).await;
+    let rename = |n| super::poison::named(4_242_000, &format!("name {n}"), n);
+    projection.publish(&(0..60).map(rename).collect::<Vec<_>>()).await;
+    projection.check().await;
+    projection.projector.kill9();
+    execute(&projection, "update lead_fact set name = 'wrong' where item_id = 4242000").await;
+    let (_, verdict) = verify(&projection, &[]);
+    let named = verdict["differences"].as_array().unwrap();
+    let events = named[0]["events"].as_array().unwrap().len();
+    assert_eq!((named.len(), events, &named[0]["more_events"]), (1, 50, &10.into()), "{verdict}");
+
+    let leads = projection.leads().await.len();
+    execute(
+        &projection,
+        "update lead_fact set name = 'wrong', group_id = 'wrong', industry = 'wrong'",
+    )
+    .await;
+    let (code, verdict) = verify(&projection, &[]);
+    let number = |name: &str| usize::try_from(verdict[name].as_u64().unwrap()).unwrap();
+    let named = verdict["differences"].as_array().unwrap();
+    assert_eq!((code, named.len(), number("more")), (Some(1), 1000, leads * 3 - 1000));
+    let of_leads: std::collections::BTreeSet<_> =
+        named.iter().map(|difference| difference["key"].as_str().unwrap()).collect();
+    assert_eq!(number("leads_without_events"), of_leads.len() - 100);
+    let output = projection.ground.run("projector", &["verify"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    let more = format!("… and {} more differences", leads * 3 - 1000);
+    assert!(text.contains(&more), "{text}");
+    assert!(text.contains(&format!("{} of these leads stand without", of_leads.len() - 100)));
+}
