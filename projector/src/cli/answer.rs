@@ -89,12 +89,16 @@ pub(super) struct ExportArgs {
 pub(super) const IMPORT_HELP: &str = "\
 The messages keep their ids: what the stream has is left out, so an import may be done again. The file is read
 to its end before anything is published; one that is broken or not whole is refused.
+A masked file goes into an instance of its own: beside events of its orgs that are not masked it is refused.
   projector import all.ndjson.zst --reason 'new NATS cluster'";
 
 #[derive(Debug, Args)]
 pub(super) struct ImportArgs {
     /// A file of `projector export`, compressed or not.
     file: PathBuf,
+    /// Import a masked file although the stream has events of its orgs that are not masked.
+    #[arg(long)]
+    allow_masked: bool,
     /// Why, for the audit.
     #[arg(long)]
     reason: Option<String>,
@@ -231,7 +235,8 @@ impl Operator {
             File::open(&args.file)
                 .with_context(|| format!("{} can't be opened", args.file.display()))
         };
-        let (head, messages) = transfer::check(open()?)?;
+        let checked = transfer::check(open()?)?.allow_mixing(args.allow_masked);
+        let (head, messages) = (&checked.head, checked.messages);
         let masked = if head.masked { ", masked" } else { "" };
         self.terminal.confirm(&format!(
             "{messages} messages of {} ({} to {}{masked}) are published into the stream where it does not have them.",
@@ -239,9 +244,10 @@ impl Operator {
         ))?;
         let progress = self.terminal.progress("importing", "messages");
         let watch = |done| progress.at(done, messages);
-        let arguments = json!({ "file": args.file.display().to_string(), "head": head });
+        let file = args.file.display().to_string();
+        let arguments = json!({ "file": file, "head": head, "allow_masked": args.allow_masked });
         let act = self.act("import", arguments, args.reason.clone());
-        let work = Box::pin(transfer::import(&self.tools, open()?, &watch));
+        let work = Box::pin(transfer::import(&self.tools, open()?, &checked, &watch));
         let report = self.audited(&act, work).await?;
         drop(progress);
         self.terminal.show(&report, text::imported)

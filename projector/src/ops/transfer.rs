@@ -4,6 +4,7 @@
 //! end that tells how many there must be. A file without its end is not whole, and is not imported.
 
 mod export;
+mod file;
 mod import;
 mod mask;
 
@@ -13,12 +14,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 pub use export::{Export, Exported, Part};
+pub use file::{Checked, check};
 pub(in crate::ops) use import::publish_again;
-pub use import::{Imported, check, import};
+pub use import::{Imported, import};
 pub use mask::{Mask, SHORTEST};
 
 /// The version of the form.
 const FORM: u8 = 1;
+/// The source of masked messages, by which they are known wherever they are carried to; no source of a
+/// configuration can have this name.
+const MASKED: &str = "(masked)";
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Head {

@@ -50,7 +50,7 @@ POST /ops/instance/rebuild/rollback | ops:instance | Begun | confirm reason | Pu
 POST /ops/instance/rebuild/abort | ops:instance | Rebuild | confirm reason | End the present rebuild
 POST /ops/instance/rebuild/drop-archive | ops:instance | Dropped | confirm reason | Drop the old tables for good
 GET /ops/instance/export | ops:instance | application/x-ndjson,application/zstd | from_seq to_seq since until org board lead kind mask leadpulse-mask-key compression | The stream or a part of it, with all that is in it
-POST /ops/instance/import | ops:instance | Begun | confirm reason | Put an exported file, the body, into the stream
+POST /ops/instance/import | ops:instance | Begun | confirm reason allow_masked | Put an exported file, the body, into the stream
 GET /ops/instance/audit | ops:instance | Audit | limit | What was changed, through this API and on the command line
 GET /ops/instance/audit/{id} | ops:instance | AuditEntry | id | One of them: what came of what was begun
 ";
@@ -182,6 +182,11 @@ pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
     ("lead", "key", "Of this item"),
     ("sample", "small", "About so many leads, chosen at random"),
     ("swap", "true|false", "Swap at once when the new tables are ready"),
+    (
+        "allow_masked",
+        "true|false",
+        "Import a masked file although the stream has events of its orgs that are not masked",
+    ),
     ("accept_loss", "true|false", "Rebuild although the stream's beginning is gone"),
     ("id", "key", "An id of the audit"),
     ("mask", "true|false", "Pseudonyms instead of names, texts and addresses"),

@@ -258,6 +258,13 @@ async fn a_masked_export_has_no_names_and_the_same_pseudonyms_under_the_same_key
         assert!(!text(&masked).contains(&name) && !text(&forgotten).contains(&name), "{name}");
     }
     assert_eq!(last_audit(&console.projection)["arguments"]["masked"], true);
+    // Back into where the names are it goes only if that is meant.
+    let import = "import?confirm=true&reason=test";
+    let refused = console.ends(import, &text(&masked)).await;
+    assert_eq!(refused["succeeded"], false, "{refused}");
+    assert!(refused["result"].as_str().unwrap().contains("allow_masked=true"), "{refused}");
+    let meant = format!("{import}&allow_masked=true");
+    assert_eq!(console.succeeds(&meant, &text(&masked)).await["published"], 0);
     let bearer = format!("Bearer {}", console.key);
     for (path, key) in [("export", key[0].1), ("export?mask=true", "short")] {
         let headers = [("authorization", bearer.as_str()), ("leadpulse-mask-key", key)];

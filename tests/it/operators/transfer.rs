@@ -1,7 +1,7 @@
 use std::{fs, io::Read};
 
 use serde_json::json;
-use tests::harness::{Message, Projection};
+use tests::harness::{Message, PATIENCE, Projection, wait_until};
 
 use super::{history, json, last_audit, operate, refused, setup};
 
@@ -112,7 +112,7 @@ async fn a_masked_copy_has_no_names_and_the_same_figures() {
     let to = Projection::start(setup()).await;
     to.settle().await;
     json(&to, 0, &["import", &file, "--yes"]);
-    tests::harness::wait_until("the copy is projected", tests::harness::PATIENCE, async || {
+    wait_until("the copy is projected", PATIENCE, async || {
         let status = operate(&to, &["status", "--json"]);
         status.status.code() == Some(0) && to.leads().await.len() == from.leads().await.len()
     })
@@ -123,12 +123,77 @@ async fn a_masked_copy_has_no_names_and_the_same_figures() {
         leads
     };
     let last = i64::try_from(from.last_seq()).unwrap();
-    tests::harness::wait_until("everything is applied", tests::harness::PATIENCE, async || {
+    wait_until("everything is applied", PATIENCE, async || {
         let shown = json(&to, 0, &["checkpoint", "show"]);
         shown["applied_seq"].as_i64() >= Some(last)
     })
     .await;
     assert_eq!(unnamed(&to).await, unnamed(&from).await);
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn an_export_of_a_span_has_what_the_stream_stored_in_it() {
+    let mut from = Projection::start(setup()).await;
+    from.publish(&history(10, 100, 76)).await;
+    let (early, between) = (from.arrivals.len(), from.last_seq());
+    // The stream's clock, and its next instant.
+    let stream = from.jetstream().await.get_stream("LEADPULSE_EVENTS").await.unwrap();
+    let stored = stream.get_raw_message(between).await.unwrap().time;
+    wait_until("the clock goes on", PATIENCE, async || {
+        chrono::Utc::now().timestamp_millis() > stored.unix_timestamp() * 1000 + 1000
+    })
+    .await;
+    let at = chrono::Utc::now().to_rfc3339();
+    from.publish(&history(10, 100, 77)).await;
+    let late = from.arrivals.len() - early;
+    let folder = tempfile();
+    let (since, until) = (format!("{folder}/since"), format!("{folder}/until"));
+    let exported = json(&from, 0, &["export", "--since", &at, "--output", &since]);
+    assert_eq!((&exported["messages"], &exported["from_seq"]), (&json!(late), &json!(between + 1)));
+    let exported = json(&from, 0, &["export", "--until", &at, "--output", &until]);
+    assert_eq!((&exported["messages"], &exported["to_seq"]), (&json!(early), &json!(between)));
+    let nothing = json(&from, 0, &["export", "--until", "2h", "--output", &format!("{folder}/no")]);
+    assert_eq!(nothing["messages"], 0);
+    assert!(refused(&from, 2, &["export", "--since", "soon"]).contains("--since"));
+    // The parts make the whole, in any order.
+    let mut to = Projection::start(setup()).await;
+    to.settle().await;
+    for part in [&until, &since] {
+        json(&to, 0, &["import", part, "--yes"]);
+    }
+    to.arrivals = from.arrivals.clone();
+    to.check().await;
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test]
+async fn a_masked_file_is_not_mixed_with_names_unless_that_is_meant() {
+    let from = filled(78).await;
+    let folder = tempfile();
+    let (file, key) = (format!("{folder}/masked.ndjson.zst"), format!("{folder}/key"));
+    fs::write(&key, "a key for masking that is long").unwrap();
+    json(&from, 0, &["export", "--mask", &format!("file:{key}"), "--output", &file]);
+    let mut to = Projection::start(setup()).await;
+    to.publish(&history(3, 10, 79)).await;
+    to.settle().await;
+    let before = to.ground.stream().await.len();
+    let said = refused(&to, 1, &["import", &file, "--yes"]);
+    assert!(
+        said.contains("events of demo that are not") && said.contains("--allow-masked"),
+        "{said}"
+    );
+    assert_eq!(to.ground.stream().await.len(), before, "nothing was published");
+    let imported = json(&to, 0, &["import", &file, "--yes", "--allow-masked"]);
+    assert_eq!(imported["published"], from.arrivals.len());
+    assert_eq!(last_audit(&to)["arguments"]["allow_masked"], true);
+
+    // Where all is masked, it is known as such, also in a second copy.
+    let masked = Projection::start(setup()).await;
+    masked.settle().await;
+    json(&masked, 0, &["import", &file, "--yes"]);
+    let again = json(&masked, 0, &["import", &file, "--yes"]);
+    assert_eq!(again["known"], from.arrivals.len());
     fs::remove_dir_all(folder).unwrap();
 }
 

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use super::{End, FORM, Head, Line, Mask};
+use super::{End, FORM, Head, Line, MASKED, Mask};
 use crate::{
     lane::Delivery,
     ops::Tools,
@@ -152,7 +152,8 @@ fn line(delivery: &Delivery, mask: Option<&Mask>) -> Result<Line> {
     let text = match mask {
         Some(mask) => {
             let event = mask.event(&envelope.org, envelope.board_id, envelope.event.get())?;
-            let masked = Envelope { event: RawValue::from_string(event)?, ..envelope.clone() };
+            let (event, source) = (RawValue::from_string(event)?, MASKED.to_owned());
+            let masked = Envelope { event, source, ..envelope.clone() };
             serde_json::to_string(&masked)?
         }
         // The bytes as they are in the stream. A line break among them would break the line.

@@ -130,7 +130,7 @@ impl FromRequest<Arc<App>> for Sent {
 pub(crate) async fn import(Sent { asked, body }: Sent) -> Result<Response, Problem> {
     let mut command = Command::of(asked).await?;
     command.confirmed();
-    let reason = command.needed_reason();
+    let (reason, allow_masked) = (command.needed_reason(), command.flag("allow_masked"));
     let act = command.act("import", json!({}), Some(reason));
     let app = command.finish()?;
     let turn = turn(&app)?;
@@ -138,13 +138,16 @@ pub(crate) async fn import(Sent { asked, body }: Sent) -> Result<Response, Probl
         timeout(WHOLE, save(body, silence(&app))).await.map_err(|_| Problem::Unavailable)??;
     let again = file.try_clone().map_err(|error| no_room(&error))?;
     let checked = spawn_blocking(move || transfer::check(again)).await;
-    let (head, messages) = checked.map_err(|_| Problem::Internal)?.map_err(told)?;
-    let act = Act { arguments: json!({ "head": head, "messages": messages }), ..act };
+    let checked = checked.map_err(|_| Problem::Internal)?.map_err(told)?.allow_mixing(allow_masked);
+    let messages = checked.messages;
+    let arguments =
+        json!({ "head": checked.head, "messages": messages, "allow_masked": allow_masked });
+    let act = Act { arguments, ..act };
     begin(&app, act, turn, |tools, report| async move {
         tools.check_schema().await?;
         let mut file = file;
         std::io::Seek::rewind(&mut file).context("the file can't be read again")?;
-        transfer::import(&tools, file, &|done| report("importing", done, messages)).await
+        transfer::import(&tools, file, &checked, &|done| report("importing", done, messages)).await
     })
     .await
 }
