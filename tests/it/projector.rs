@@ -3,6 +3,7 @@
 mod access;
 mod crashes;
 mod faults;
+mod figures;
 mod memory;
 mod owners;
 mod poison;

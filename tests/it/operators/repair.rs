@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::Row;
 use tests::harness::{Projection, long_run};
 
-use super::{history, json, last_audit, refused, setup};
+use super::{dead_letters::named, history, json, last_audit, refused, setup};
 
 /// Everything in the tables, row by row, without what only says when a row was computed.
 async fn tables(projection: &Projection) -> BTreeMap<String, Value> {
@@ -216,4 +216,30 @@ async fn a_lead_is_made_anew_beside_a_live_projection_and_no_memory_brings_the_o
     assert!(
         refused(&projection, 1, &["rebuild-lead", "1", "1", "--yes"]).contains("no org has mapped")
     );
+}
+
+#[tokio::test]
+async fn a_replay_of_one_kind_touches_only_leads_with_such_events() {
+    let mut projection = Projection::start(setup()).await;
+    let commented = json!({
+        "type": "create_update", "boardId": 9001, "pulseId": 2, "pulseName": "Dana", "userId": 7,
+        "triggerTime": "2026-03-02T10:00:00.000Z", "subscriptionId": 1, "triggerUuid": "2-0",
+    });
+    projection.publish(&[named(1, "Noa", 0), commented.to_string()]).await;
+    projection.check().await;
+    let pool = projection.ground.database.pool.clone();
+    sqlx::query("update lead_fact set name = 'wrong'").execute(&pool).await.unwrap();
+    let replay = |kind: &str| json(&projection, 0, &["replay", "--kind", kind, "--yes"]);
+    let done = replay("update_name");
+    assert_eq!((&done["events"], &done["leads"]), (&json!(1), &json!(1)), "{done}");
+    assert_eq!(done["lead_changes"][0]["item_id"], 1);
+    let names = async || -> Vec<String> {
+        let names = "select name from lead_fact order by item_id";
+        sqlx::query_scalar(names).fetch_all(&pool).await.unwrap()
+    };
+    assert_eq!(names().await, ["Noa", "wrong"]);
+    assert_eq!(replay("archive_pulse")["events"], 0);
+    replay("create_update");
+    assert_eq!(names().await, ["Noa", "Dana"]);
+    projection.check().await;
 }

@@ -1,6 +1,7 @@
 //! Dead letters after the stream was lost and made anew from an export: the same sequences are other events.
 
 use serde_json::Value;
+use sqlx::{Connection, Executor, PgConnection};
 use tests::{
     harness::{PATIENCE, Projection, wait_until},
     naive::Arrival,
@@ -8,7 +9,7 @@ use tests::{
 
 use super::{
     dead_letters::{FIXED, POISON, execute, named, poison, sequence_of, waiting},
-    json, setup,
+    history, json, setup,
     transfer::tempfile,
 };
 
@@ -103,4 +104,21 @@ async fn letters_of_a_stream_that_is_gone_mean_no_events_of_the_one_that_was_reb
     let projection = restored().await;
     json(&projection, 0, &["rebuild", "start", "--swap", "--yes"]);
     recovers(projection, false).await;
+}
+
+/// Nothing but the stream is left, and nobody types anything.
+#[tokio::test]
+async fn a_lost_database_is_made_anew_from_the_stream() {
+    let mut projection = Projection::start(setup()).await;
+    projection.publish(&history(20, 400, 45)).await;
+    projection.check().await;
+    let (server, name) = projection.ground.database.url().rsplit_once('/').unwrap();
+    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+    for what in [format!("drop database {name} with (force)"), format!("create database {name}")] {
+        admin.execute(sqlx::AssertSqlSafe(what)).await.unwrap();
+    }
+    projection.publish(&history(20, 100, 46)).await;
+    projection.check().await;
+    assert_eq!(json(&projection, 0, &["verify"])["equal"], true);
+    json(&projection, 0, &["status"]);
 }

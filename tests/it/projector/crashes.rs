@@ -1,6 +1,13 @@
 use std::time::{Duration, Instant};
 
-use tests::harness::{PATIENCE, Projection};
+use async_nats::{HeaderMap, jetstream::Context};
+use bytes::Bytes;
+use leadpulse_nats::envelope::MESSAGE_ID;
+use tests::{
+    harness::{PATIENCE, Projection, envelope},
+    naive::Arrival,
+};
+use tokio::time::timeout;
 use xtask::servers::Server;
 
 use super::{history, long, setup};
@@ -56,17 +63,52 @@ fn touched(event: &str, salt: usize) -> String {
     event.to_string()
 }
 
-#[tokio::test]
-async fn random_kills_of_projector_postgres_and_nats_lose_nothing() {
+/// Publishes as ingest does, whatever is killed meanwhile: each event under its id, until it is acknowledged.
+async fn publish_through(jetstream: Context, events: Vec<String>) -> Vec<Arrival> {
+    let mut arrivals = Vec::new();
+    for event in events {
+        let arrival = Arrival { seq: 0, received_at: chrono::Utc::now().timestamp_micros(), event };
+        let message = envelope(&arrival);
+        let mut headers = HeaderMap::new();
+        headers.insert(MESSAGE_ID, message.message_id().as_str());
+        let payload = Bytes::from(serde_json::to_vec(&message).unwrap());
+        let deadline = Instant::now() + PATIENCE;
+        let seq = loop {
+            let (subject, headers) = (message.subject(), headers.clone());
+            let publish = jetstream.publish_with_headers(subject, headers, payload.clone());
+            let sent = timeout(Duration::from_secs(1), async { publish.await?.await }).await;
+            if let Ok(Ok(ack)) = sent {
+                break ack.sequence;
+            }
+            assert!(Instant::now() < deadline, "the stream takes nothing");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        arrivals.push(Arrival { seq, ..arrival });
+    }
+    arrivals
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_kills_of_projector_postgres_and_nats_under_load_lose_nothing() {
     let mut projection =
         Projection::start(tests::harness::Setup { own_postgres: true, ..setup(&[]) }).await;
     let kills = long(200, 9);
+    let jetstream = projection.jetstream().await;
     for (round, part) in history(40, kills * 25, 7).chunks(25).enumerate() {
-        projection.publish(part).await;
-        match (round * 7 + 3) % 3 {
+        let load = tokio::spawn(publish_through(jetstream.clone(), part.to_vec()));
+        // Any moment of it.
+        let moment = rand::random_range(0..30);
+        tokio::time::sleep(Duration::from_millis(moment)).await;
+        tokio::task::block_in_place(|| match (round * 7 + 3) % 3 {
             0 => projection.projector.kill_and_restart(),
             1 => kill_and_restart(projection.ground.database.server()),
             _ => kill_and_restart(&mut projection.ground.nats),
+        });
+        for arrival in load.await.unwrap() {
+            // Of an event that came twice, the stream has the first.
+            if projection.arrivals.iter().all(|known| known.seq != arrival.seq) {
+                projection.arrivals.push(arrival);
+            }
         }
         if round % 20 == 19 {
             projection.check().await;
