@@ -71,12 +71,12 @@ enum Command {
         reason: Option<String>,
     },
     /// Show where the projection stands, or move it by hand.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = operate::CHECKPOINT_HELP)]
     Checkpoint(CheckpointCommand),
     /// Show who has changed what, when, why, and what came of it.
     Audit {
         /// The newest so many.
-        #[arg(long, default_value_t = 20, value_name = "N")]
+        #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=10_000))]
         limit: i64,
     },
     /// Look at events that can't be applied; apply them again, or give them up.
@@ -86,6 +86,7 @@ enum Command {
     #[command(after_help = mend::REPLAY_HELP)]
     Replay(ReplayArgs),
     /// Make one lead anew from all its events, in one transaction.
+    #[command(after_help = mend::LEAD_HELP)]
     RebuildLead {
         #[command(flatten)]
         lead: LeadArgs,
@@ -97,7 +98,7 @@ enum Command {
         reason: Option<String>,
     },
     /// Tell why: the events behind a lead's fields, the leads behind an agent's figure.
-    #[command(subcommand)]
+    #[command(subcommand, after_help = answer::EXPLAIN_HELP)]
     Explain(ExplainCommand),
     /// Write the stream, or a part of it, to a file.
     #[command(after_help = answer::EXPORT_HELP)]
@@ -105,8 +106,9 @@ enum Command {
     /// Put an exported file into the stream.
     #[command(after_help = answer::IMPORT_HELP)]
     Import(ImportArgs),
-    #[command(subcommand)]
+    #[command(subcommand, after_help = rebuild::command::HELP)]
     Rebuild(rebuild::command::Command),
+    #[command(after_help = verify::command::HELP)]
     Verify(verify::command::Command),
 }
 
@@ -179,6 +181,8 @@ Examples:
   projector rebuild-lead 9001 42
   projector explain lead 9001 42     which events made it so?
   projector explain agent 7001 --window 30d --metric conversion_rate
+  projector verify                   do the tables say what the stream says?
+  projector rebuild plan             what would the mapping of today change?
   projector export --since 30d --output month.ndjson.zst
   projector audit                    who has changed what
 

@@ -46,6 +46,11 @@ pub(super) enum ExplainCommand {
     },
 }
 
+pub(super) const EXPLAIN_HELP: &str = "\
+  projector explain lead 9001 42
+  projector explain agent 7001 --window 30d --metric conversion_rate
+  projector explain agent 7001 --metric median_response_seconds --json | jq .leads";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
     Ndjson,

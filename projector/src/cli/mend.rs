@@ -52,7 +52,7 @@ pub(super) enum LettersCommand {
         #[arg(long)]
         dry_run: bool,
         /// Letters a second at most.
-        #[arg(long, default_value_t = 500, value_name = "N")]
+        #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
         rate: u16,
         /// Why, for the audit.
         #[arg(long)]
@@ -70,6 +70,10 @@ pub(super) enum LettersCommand {
         dry_run: bool,
     },
 }
+
+pub(super) const LEAD_HELP: &str = "\
+  projector rebuild-lead 9001 42 --dry-run
+  projector rebuild-lead 9001 42 --reason 'its row was damaged'";
 
 pub(super) const REPLAY_HELP: &str = "\
 Applying an event twice changes nothing, so a replay changes only what is not as it should be: rows that were

@@ -15,6 +15,14 @@ use crate::{
     },
 };
 
+pub(crate) const HELP: &str = "\
+  projector rebuild plan
+  projector rebuild start --reason 'board 9001 counts label 1 as won'
+  projector rebuild status
+  projector rebuild swap
+  projector rebuild drop-archive     or: projector rebuild rollback --reason 'it was right before'
+A start that was interrupted is gone on with by the next one. While the live projection is behind it rests.";
+
 /// Make the read models anew from the stream, beside the live ones, with the mapping of today.
 ///
 /// A rebuild is the cure for a wrong mapping, for a mended fold and for tables that nobody trusts any

@@ -8,6 +8,13 @@ use clap::Args;
 use super::{Scope, Verdict, verify};
 use crate::{cli::terminal::Terminal, ops::Tools, rebuild::command::progress};
 
+pub(crate) const HELP: &str = "\
+  projector verify
+  projector verify --board 9001
+  projector verify --sample 1000 --json | jq '.differences[].key'
+Of many differences the first 1,000 are named, with the events behind the first 100 leads; the others are counted.
+Exit codes: 0 equal, 1 not equal.";
+
 /// Fold the stream beside the tables and compare every row and field, while the projection goes on.
 ///
 /// Says that they are equal at a sequence (exit 0), or names each row and field that is not, with the
