@@ -26,7 +26,7 @@ use terminal::Terminal;
 #[derive(Debug, Parser)]
 #[command(version, after_help = EXAMPLES)]
 pub struct Cli {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Options of every command")]
     config: ConfigFile,
     #[command(flatten)]
     manner: Flags,
@@ -190,3 +190,60 @@ Data goes to stdout and everything else to stderr. What changes something shows 
 answers for scripts. Every change leaves an audit row with --as and --reason.
 
 Exit codes: 0 done, 1 failed or something is wrong, 2 bad configuration or usage.";
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn visit(command: &clap::Command, path: &str, seen: &mut impl FnMut(&clap::Command, &str)) {
+        seen(command, path);
+        for command in command.get_subcommands() {
+            visit(command, &format!("{path} {}", command.get_name()), seen);
+        }
+    }
+
+    #[test]
+    fn every_command_and_every_option_is_explained() {
+        visit(&Cli::command(), "projector", &mut |command, path| {
+            assert!(command.get_about().is_some(), "{path}");
+            for argument in command.get_arguments() {
+                assert!(argument.get_help().is_some(), "{path} {}", argument.get_id());
+            }
+        });
+    }
+
+    /// Words as a shell takes them, up to a comment, a pipe or the end.
+    fn words(line: &str) -> Vec<String> {
+        let end = line.find(" | ").or_else(|| line.find("   ")).unwrap_or(line.len());
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for letter in line[..end].chars() {
+            match letter {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                letter => words.last_mut().unwrap().push(letter),
+            }
+        }
+        words
+    }
+
+    #[test]
+    fn every_example_is_one_that_can_be_typed() {
+        let mut examples = 0;
+        visit(&Cli::command(), "projector", &mut |command, path| {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter(|line| line.starts_with("  ")) {
+                let Some(typed) = line.find("projector").map(|at| words(&line[at..])) else {
+                    continue;
+                };
+                examples += 1;
+                if let Err(error) = Cli::try_parse_from(&typed) {
+                    panic!("{path}: {typed:?}: {error}");
+                }
+            }
+        });
+        assert!(examples > 30, "{examples}");
+    }
+}

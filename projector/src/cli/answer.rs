@@ -47,6 +47,7 @@ pub(super) enum ExplainCommand {
 }
 
 pub(super) const EXPLAIN_HELP: &str = "\
+Examples:
   projector explain lead 9001 42
   projector explain agent 7001 --window 30d --metric conversion_rate
   projector explain agent 7001 --metric median_response_seconds --json | jq .leads";
@@ -57,6 +58,7 @@ pub(super) enum Format {
 }
 
 pub(super) const EXPORT_HELP: &str = "\
+Examples:
   projector export --output all.ndjson.zst
   projector export --since 30d --org demo --output month.ndjson.zst
   MASK_KEY=… projector export --mask env:MASK_KEY --output laptop.ndjson.zst

@@ -72,6 +72,7 @@ pub(super) enum LettersCommand {
 }
 
 pub(super) const LEAD_HELP: &str = "\
+Examples:
   projector rebuild-lead 9001 42 --dry-run
   projector rebuild-lead 9001 42 --reason 'its row was damaged'";
 

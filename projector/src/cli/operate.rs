@@ -27,6 +27,7 @@ Asked of the stream and of Postgres, not of the projector: right also when no pr
 Exit codes: 0 all is well, 1 something is wrong (the lines with `!`).";
 
 pub(super) const CHECKPOINT_HELP: &str = "\
+Examples:
   projector checkpoint show
   projector pause --reason 'a restored backup'
   projector checkpoint set 28000 --expect 29306 --reason 'a restored backup'

@@ -16,6 +16,7 @@ use crate::{
 };
 
 pub(crate) const HELP: &str = "\
+Examples:
   projector rebuild plan
   projector rebuild start --reason 'board 9001 counts label 1 as won'
   projector rebuild status

@@ -9,6 +9,7 @@ use super::{Scope, Verdict, verify};
 use crate::{cli::terminal::Terminal, ops::Tools, rebuild::command::progress};
 
 pub(crate) const HELP: &str = "\
+Examples:
   projector verify
   projector verify --board 9001
   projector verify --sample 1000 --json | jq '.differences[].key'
