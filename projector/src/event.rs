@@ -2,7 +2,7 @@
 //! board's mapping. Lenient: a field in an unknown shape says nothing, it never fails the event.
 
 mod api;
-mod object;
+pub(crate) mod object;
 mod text;
 mod webhook;
 

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 /// key of its own would be taken for one of them, or could not be read at all.
 const PRIVATE: &str = "$serde_json::private::";
 
-pub(super) fn parse(raw: &str) -> Option<Map<String, Value>> {
+pub(crate) fn parse(raw: &str) -> Option<Map<String, Value>> {
     let plain = if raw.contains(PRIVATE) { None } else { serde_json::from_str(raw).ok() };
     // The name may be escaped.
     plain.or_else(|| serde_json::from_str(&without_private_keys(raw)).ok())

@@ -11,6 +11,8 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 use sha2::Sha256;
 
+use crate::event::object;
+
 /// A shorter key can be guessed.
 pub const SHORTEST: usize = 16;
 /// Fields of an event that are a lead's name.
@@ -103,7 +105,10 @@ impl Mask {
     pub fn event(&self, org_id: &str, board_id: Option<i64>, event: &str) -> Result<String> {
         let board = (org_id.to_owned(), board_id.unwrap_or(0));
         let kept = self.figures.get(&board).map_or(&[][..], Vec::as_slice);
-        let mut event: Value = serde_json::from_str(event)?;
+        let mut event = match object::parse(event) {
+            Some(fields) => Value::Object(fields),
+            None => serde_json::from_str(event)?,
+        };
         if let Value::Object(fields) = &mut event {
             self.fields(fields, kept);
         }
@@ -261,6 +266,7 @@ mod tests {
             r#"{"type":"update_column_value","boardId":1,"columnId":"t","value":{"value":"Dana"}}"#,
             r#"{"type":"item_snapshot","id":"7","name":"x","creator":{"id":"7001","name":"Dana"},"column_values":[{"id":"name","type":"name","text":"Dana Levi"},{"id":"m","type":"mirror","display_value":"Dana"},{"id":"d","type":"date","text":"2026-01-02"}]}"#,
             r#"{"type":"user_snapshot","user_id":"7001","name":"x","title":"Dana's boss","mobile_phone":"dana","kind":"member","status":"active"}"#,
+            r#"{"type":"create_update","body":"Dana","extra":{"$serde_json::private::Number":"x"}}"#,
             r#"{"type":"something_new","boardId":1,"pulseId":42,"said":{"by":"Dana"}}"#,
         ];
         for case in cases {
