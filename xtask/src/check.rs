@@ -16,6 +16,7 @@ use clap::Args;
 use crate::{
     programs::{self, Build},
     say::{self, Progress},
+    schemathesis,
     servers::{Binaries, Choice, Ending, Postgres, PostgresOptions, Process, Scratch, Server},
 };
 use output::Counts;
@@ -103,7 +104,7 @@ fn tests(options: &Options, binaries: &Binaries, progress: Progress) -> Result<C
         }
     };
     ground.prepare(&mut command, options);
-    arguments(&mut command, options, nextest);
+    arguments(&mut command, options, nextest, has_schemathesis(options, progress));
     counts.add(output::run("tests", command)?);
     progress.say("doc tests");
     let mut command = programs::cargo();
@@ -114,13 +115,41 @@ fn tests(options: &Options, binaries: &Binaries, progress: Progress) -> Result<C
     Ok(counts)
 }
 
-fn arguments(command: &mut Command, options: &Options, nextest: bool) {
+fn arguments(command: &mut Command, options: &Options, nextest: bool, schemathesis: bool) {
     match (nextest, options.long) {
         (true, true) => command.args(["--run-ignored", "all"]).args(&options.filter),
         (true, false) => command.args(["--no-tests", "pass"]).args(&options.filter),
         (false, true) => command.args(&options.filter).args(["--", "--include-ignored"]),
-        (false, false) => command.args(&options.filter),
+        (false, false) => command.args(&options.filter).arg("--"),
     };
+    // Not run, so that they count as left out.
+    match (schemathesis, nextest) {
+        (true, _) => {}
+        (false, true) => {
+            command.args(["--filterset", &format!("not test({SCHEMATHESIS})")]);
+        }
+        (false, false) => {
+            command.args(["--skip", SCHEMATHESIS]);
+        }
+    }
+}
+
+/// Tests with this in their names need it.
+const SCHEMATHESIS: &str = "query::schemathesis";
+
+/// Fetched before the tests, if any of them may need it: theirs would hide in their output that it is not there.
+fn has_schemathesis(options: &Options, progress: Progress) -> bool {
+    let may_run = options.filter.as_ref().is_none_or(|filter| {
+        SCHEMATHESIS.contains(filter.as_str()) || filter.contains("schemathesis")
+    });
+    if may_run && schemathesis::get().is_none() {
+        progress.say(&format!(
+            "schemathesis: left out, version {} is not here and PyPI is out of reach",
+            schemathesis::VERSION
+        ));
+        return false;
+    }
+    true
 }
 
 fn has_nextest() -> bool {

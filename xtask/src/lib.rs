@@ -1,4 +1,4 @@
-//! What `cargo xtask` is made of. The tests use [`servers`] and [`demo`] too.
+//! What `cargo xtask` is made of. The tests use [`servers`], [`schemathesis`] and [`demo`] too.
 
 pub mod bench;
 pub mod check;
@@ -7,6 +7,7 @@ pub mod down;
 pub mod local;
 pub mod programs;
 pub mod say;
+pub mod schemathesis;
 pub mod servers;
 pub mod up;
 

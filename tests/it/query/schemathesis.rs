@@ -1,47 +1,23 @@
 //! Schemathesis reads the OpenAPI document and tries to break what it promises: wrong and odd values in
-//! every parameter, other methods, missing keys. It comes from PyPI, pinned, into a folder of its own.
+//! every parameter, other methods, missing keys.
 
-use std::{
-    path::PathBuf,
-    process::{Command, Stdio},
-};
+use std::{path::PathBuf, process::Command};
 
 use tests::harness::{Service, create_stream, long_run};
+use xtask::schemathesis;
 
 use super::fixture::{METRICS, Reads, USERS};
 
-const VERSION: &str = "4.32.5";
-
-/// The program; none where it is not there and can't be fetched.
-fn program() -> Option<PathBuf> {
-    let home = xtask::root().join(".local").join(format!("schemathesis-{VERSION}"));
-    let run = |program: PathBuf, arguments: &[&str]| {
-        let mut command = Command::new(program);
-        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
-        command.status().is_ok_and(|status| status.success())
-    };
-    let program = home.join("bin/schemathesis");
-    // One that was moved along with its workspace is there and does not run.
-    if !run(program.clone(), &["--version"]) {
-        std::fs::remove_dir_all(&home).ok();
-        let wanted = format!("schemathesis=={VERSION}");
-        let install = ["install", "--quiet", "--disable-pip-version-check", &wanted];
-        let made = run("python3".into(), &["-m", "venv", &home.display().to_string()])
-            && run(home.join("bin/pip"), &install);
-        if !made {
-            std::fs::remove_dir_all(&home).ok();
-            return None;
-        }
-    }
-    Some(program)
+/// `cargo xtask test` says so where it can't be had, and leaves these tests out.
+fn program() -> PathBuf {
+    schemathesis::get().unwrap_or_else(|| {
+        panic!("schemathesis {} is not here and PyPI is away", schemathesis::VERSION)
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn schemathesis_finds_nothing() {
-    let Some(program) = program() else {
-        eprintln!("left out: schemathesis {VERSION} is not here and PyPI is away");
-        return;
-    };
+    let program = program();
     let reads = Reads::start(false, &[]).await;
     create_stream(&reads.ground).await;
     // Every `min_seq` is applied: that a read refuses one that is not, is its job.
@@ -62,10 +38,7 @@ async fn schemathesis_finds_nothing() {
 /// tables are its own.
 #[tokio::test(flavor = "multi_thread")]
 async fn schemathesis_finds_nothing_with_the_operators_key() {
-    let Some(program) = program() else {
-        eprintln!("left out: schemathesis {VERSION} is not here and PyPI is away");
-        return;
-    };
+    let program = program();
     let reads = Reads::start(false, &[]).await;
     create_stream(&reads.ground).await;
     reads.fill(40).await;
