@@ -54,7 +54,7 @@ pub enum Keys {
         #[arg(long)]
         org: Option<String>,
     },
-    /// Make a new key like this one; the old one goes on for a while.
+    /// Make a new key like this one, with as long a life; the old one goes on for a while.
     Rotate {
         /// The prefix that `list` shows.
         prefix: String,

@@ -4,10 +4,13 @@ use anyhow::{Context, Result, bail};
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use leadpulse_service::config::Config;
 use secrecy::ExposeSecret;
-use sqlx::PgPool;
+use sqlx::{PgExecutor, PgPool};
 use uuid::Uuid;
 
-use super::{key, scope::Scope};
+use super::{
+    key::{self, NewKey},
+    scope::Scope,
+};
 use crate::{cli, db};
 
 /// Does it, and says so on stderr; stdout has only data.
@@ -28,7 +31,10 @@ pub async fn manage(config: &Config, command: cli::Keys) -> Result<()> {
             let scopes = scopes.into_iter().map(|scope| scope.as_str().to_owned()).collect();
             let expires_at =
                 expires_in_days.map(|days| Utc::now() + TimeDelta::days(i64::from(days)));
-            create(&pool, &New { org, name, scopes, expires_at }).await
+            let new = New { org, name, scopes, expires_at };
+            let key = create(&pool, &new).await?;
+            show(&new, &key);
+            Ok(())
         }
         cli::Keys::List { org } => list(&pool, org.as_deref()).await,
         cli::Keys::Rotate { prefix, grace_hours } => rotate(&pool, &prefix, grace_hours).await,
@@ -44,8 +50,7 @@ struct New {
     expires_at: Option<DateTime<Utc>>,
 }
 
-#[expect(clippy::print_stdout, reason = "the answer of a command-line tool")]
-async fn create(pool: &PgPool, new: &New) -> Result<()> {
+async fn create(executor: impl PgExecutor<'_>, new: &New) -> Result<NewKey> {
     let key = key::generate()?;
     sqlx::query(
         "insert into api_key (id, org_id, name, prefix, hash, scopes, expires_at) values ($1, $2, $3, $4, $5, $6, $7)",
@@ -57,13 +62,17 @@ async fn create(pool: &PgPool, new: &New) -> Result<()> {
     .bind(key.hash.as_slice())
     .bind(&new.scopes)
     .bind(new.expires_at)
-    .execute(pool)
+    .execute(executor)
     .await
     .context("the key was not stored; has `projector migrate` been run?")?;
+    Ok(key)
+}
+
+#[expect(clippy::print_stdout, reason = "the answer of a command-line tool")]
+fn show(new: &New, key: &NewKey) {
     let whose = new.org.as_ref().map_or("the instance".to_owned(), |org| format!("org {org}"));
     eprintln!("key {} for {whose} ({})", key.prefix, new.scopes.join(", "));
     println!("{}", key.text.expose_secret());
-    Ok(())
 }
 
 #[derive(sqlx::FromRow)]
@@ -102,21 +111,48 @@ async fn list(pool: &PgPool, org: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+/// What is made a new one of: as it was before it got its end.
+#[derive(sqlx::FromRow)]
+struct Old {
+    org_id: Option<String>,
+    name: String,
+    scopes: Vec<String>,
+    created_at: DateTime<Utc>,
+    expires_at: Option<DateTime<Utc>>,
+    ends_at: DateTime<Utc>,
+}
+
+/// Both or none: an old key that ends without a new one would lock its user out. The new one has as long a life
+/// as the old one was given.
 async fn rotate(pool: &PgPool, prefix: &str, grace_hours: u16) -> Result<()> {
-    let until = Utc::now() + TimeDelta::hours(i64::from(grace_hours));
-    let rows: Vec<(Option<String>, String, Vec<String>)> = sqlx::query_as(
-        "update api_key set expires_at = least(expires_at, $2)
-         where prefix = $1 and revoked_at is null returning org_id, name, scopes",
+    let now = Utc::now();
+    let mut tx = pool.begin().await?;
+    let mut rows: Vec<Old> = sqlx::query_as(
+        "with old as (
+             select id, expires_at from api_key
+             where prefix = $1 and revoked_at is null and (expires_at is null or expires_at > $2)
+             for update)
+         update api_key set expires_at = least(old.expires_at, $3) from old where api_key.id = old.id
+         returning org_id, name, scopes, created_at, old.expires_at as expires_at, api_key.expires_at as ends_at",
     )
     .bind(prefix)
-    .bind(until)
-    .fetch_all(pool)
+    .bind(now)
+    .bind(now + TimeDelta::hours(i64::from(grace_hours)))
+    .fetch_all(&mut *tx)
     .await?;
-    let Some((org, name, scopes)) = rows.into_iter().next() else {
-        bail!("no key with the prefix `{prefix}` that is not revoked")
+    let old = match (rows.pop(), rows.is_empty()) {
+        (Some(old), true) => old,
+        (Some(_), false) => bail!("several good keys have the prefix `{prefix}`: revoke them"),
+        (None, _) => bail!("no key with the prefix `{prefix}` that is neither revoked nor expired"),
     };
-    eprintln!("key {prefix} is good until {}", until.to_rfc3339_opts(SecondsFormat::Secs, true));
-    create(pool, &New { org, name, scopes, expires_at: None }).await
+    let expires_at = old.expires_at.map(|at| now + (at - old.created_at));
+    let new = New { org: old.org_id, name: old.name, scopes: old.scopes, expires_at };
+    let key = create(&mut *tx, &new).await?;
+    tx.commit().await?;
+    let until = old.ends_at.to_rfc3339_opts(SecondsFormat::Secs, true);
+    eprintln!("key {prefix} is good until {until}");
+    show(&new, &key);
+    Ok(())
 }
 
 async fn revoke(pool: &PgPool, prefix: &str) -> Result<()> {
