@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    fmt::Write,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -39,11 +40,11 @@ struct Quota {
     per_second: f64,
 }
 
-/// What a caller has left, of its key's bucket and of its org's.
+/// What a caller has left, of its key's bucket and of its org's, where the key is of one.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Left {
     key: (f64, f64),
-    org: (f64, f64),
+    org: Option<(f64, f64)>,
 }
 
 impl Quota {
@@ -77,7 +78,9 @@ impl Limits {
         let (now, cost) = (Instant::now(), f64::from(cost));
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.keys.entry(key_id).or_insert_with(|| self.key.full(now));
-        let cost = self.key.fill(bucket, cost, now).map_err(Problem::too_many)?;
+        let filled = self.key.fill(bucket, cost, now);
+        let left = Left { key: (bucket.points, self.key.most()), org: None };
+        let cost = filled.map_err(|wait| Problem::too_many(wait, left))?;
         bucket.points -= cost;
         Ok(())
     }
@@ -98,13 +101,18 @@ impl Limits {
             (Ok(of_key), Ok(of_org)) => {
                 key.points -= of_key;
                 org.points -= of_org;
-                let key = (key.points, self.key.most());
-                Ok(Left { key, org: (org.points, self.org.most()) })
+                Ok(self.of(key, org))
             }
-            (key, org) => {
-                Err(Problem::too_many(key.err().unwrap_or(0.0).max(org.err().unwrap_or(0.0))))
+            (of_key, of_org) => {
+                let wait = of_key.err().unwrap_or(0.0).max(of_org.err().unwrap_or(0.0));
+                Err(Problem::too_many(wait, self.of(key, org)))
             }
         }
+    }
+
+    fn of(&self, key: &Bucket, org: &Bucket) -> Left {
+        let org = (org.points, self.org.most());
+        Left { key: (key.points, self.key.most()), org: Some(org) }
     }
 
     /// What is left, for an answer from memory: it costs nothing.
@@ -123,11 +131,15 @@ impl Left {
     pub(crate) fn tell(self, headers: &mut HeaderMap) {
         // Whole numbers: to write a float takes ten times as long, which was a share of every answer.
         let whole = |number: f64| number.max(0.0) as u64;
-        let ((key, most_key), (org, most_org)) = (self.key, self.org);
-        let (key, most_key) = (whole(key), whole(most_key));
-        let (org, most_org, burst) = (whole(org), whole(most_org), whole(BURST));
-        let policy = format!("\"key\";q={most_key};w={burst}, \"org\";q={most_org};w={burst}");
-        let left = format!("\"key\";r={key}, \"org\";r={org}");
+        let (key, most, burst) = (whole(self.key.0), whole(self.key.1), whole(BURST));
+        let mut policy = format!("\"key\";q={most};w={burst}");
+        let mut left = format!("\"key\";r={key}");
+        if let Some((org, most)) = self.org {
+            let (org, most) = (whole(org), whole(most));
+            // Writing to a text does not fail.
+            let _ = write!(policy, ", \"org\";q={most};w={burst}");
+            let _ = write!(left, ", \"org\";r={org}");
+        }
         if let (Ok(policy), Ok(left)) = (HeaderValue::try_from(policy), HeaderValue::try_from(left))
         {
             headers.insert("ratelimit-policy", policy);

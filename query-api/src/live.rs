@@ -1,5 +1,6 @@
 //! `GET /v1/stream`: server-sent hints. A hint says that an org's read models changed and up to which
-//! sequence; what changed, the client reads.
+//! sequence; what changed, the client reads. A version does not tell leads and figures apart (a lead's change
+//! is nearly always one of figures), so `topics` say what the client reads, and each hint is about all of them.
 
 mod hub;
 
@@ -14,7 +15,10 @@ use axum::{
 };
 use futures_util::stream;
 use serde_json::json;
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Interval, MissedTickBehavior, interval, timeout},
+};
 
 pub(crate) use hub::Hub;
 
@@ -29,6 +33,8 @@ use hub::{Hint, Place, Subscription};
 
 /// A comment keeps proxies from closing a silent stream.
 const HEARTBEAT: Duration = Duration::from_secs(15);
+/// Between two looks whether the key is still good; the streams of one key share what is found for a second.
+const LOOK: Duration = Duration::from_millis(500);
 const TOPICS: [(&str, &str); 2] = [("leads", "leads"), ("metrics", "metrics")];
 
 pub(crate) async fn stream(asked: Asked) -> Result<Response, Problem> {
@@ -36,10 +42,12 @@ pub(crate) async fn stream(asked: Asked) -> Result<Response, Problem> {
     let topics = topics(&caller, asked.params())?;
     let Asked { app, headers, .. } = asked;
     let left = app.limits.admit(&caller, 1)?;
-    let place = app.hub.enter(caller.key_id)?;
+    let place = app.hub.enter(caller.key_id, left)?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let subscription = app.hub.subscribe(&caller.org.id, seen.map(|id| id.parse().unwrap_or(-1)));
-    let hints = Hints { subscription, topics, place, caller, app };
+    let mut look = interval(LOOK);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let hints = Hints { subscription, topics, look, place, caller, app };
     let events = stream::unfold(hints, Hints::next);
     let keep_alive = KeepAlive::new().interval(HEARTBEAT).text("heartbeat");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
@@ -75,6 +83,7 @@ fn topics(caller: &Caller, mut params: Params) -> Result<Vec<&'static str>, Prob
 struct Hints {
     subscription: Subscription,
     topics: Vec<&'static str>,
+    look: Interval,
     caller: Caller,
     app: Arc<App>,
     #[expect(dead_code, reason = "counts the stream while it is open")]
@@ -86,21 +95,26 @@ impl Hints {
         let event = match self.subscription.backlog.take() {
             Some(Some(hint)) => self.hint(hint),
             Some(None) => resync(),
-            None => {
+            None => loop {
                 let stop = self.app.stop.clone();
                 tokio::select! {
                     () = stop.cancelled() => return None,
+                    _ = self.look.tick() => if self.is_over().await { return None },
                     hint = self.subscription.hints.recv() => match hint {
-                        // Whose key was revoked meanwhile hears nothing more.
-                        Ok(_) if self.app.keys.is_gone(&self.caller).await => return None,
-                        Ok(hint) => self.hint(hint),
-                        Err(RecvError::Lagged(_)) => resync(),
+                        Ok(_) if self.is_over().await => return None,
+                        Ok(hint) => break self.hint(hint),
+                        Err(RecvError::Lagged(_)) => break resync(),
                         Err(RecvError::Closed) => return None,
                     },
                 }
-            }
+            },
         };
         Some((Ok(event), self))
+    }
+
+    /// Whose key was revoked or has expired meanwhile hears nothing more. Not known in time is no.
+    async fn is_over(&self) -> bool {
+        timeout(LOOK, self.app.keys.is_gone(&self.caller)).await.unwrap_or(false)
     }
 
     fn hint(&self, hint: Hint) -> Event {

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use crate::auth::Scope;
+use crate::{auth::Scope, limits::Left};
 
 /// One parameter and what is wrong with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +35,7 @@ pub(crate) enum Problem {
     #[error("the read models have applied {applied}, not yet {asked}")]
     Behind { asked: i64, applied: i64 },
     #[error("the limit of this API key or of its org is reached")]
-    TooMany { retry_after_seconds: u64 },
+    TooMany { retry_after_seconds: u64, left: Left },
     #[error("the request can't be answered in time; try again")]
     Unavailable,
     #[error("the request failed")]
@@ -48,10 +48,10 @@ impl Problem {
     }
 
     /// So many seconds too early.
-    pub(crate) fn too_many(wait_seconds: f64) -> Self {
+    pub(crate) fn too_many(wait_seconds: f64, left: Left) -> Self {
         metrics::counter!("query_api_rate_limited_total").increment(1);
         let wait = std::time::Duration::from_secs_f64(wait_seconds);
-        Self::TooMany { retry_after_seconds: wait.as_secs() + 1 }
+        Self::TooMany { retry_after_seconds: wait.as_secs() + 1, left }
     }
 
     fn table(&self) -> (StatusCode, &'static str, &'static str) {
@@ -81,7 +81,7 @@ impl Problem {
 
     fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::TooMany { retry_after_seconds } => Some(*retry_after_seconds),
+            Self::TooMany { retry_after_seconds, .. } => Some(*retry_after_seconds),
             Self::Behind { .. } | Self::Unavailable => Some(1),
             _ => None,
         }
@@ -119,7 +119,8 @@ impl IntoResponse for Problem {
         if let Some(seconds) = self.retry_after() {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        match self {
+        match &self {
+            Self::TooMany { left, .. } => left.tell(headers),
             Self::Unauthorized => {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }

@@ -11,7 +11,7 @@ use sqlx::{
     PgPool,
     postgres::{PgListener, PgPoolOptions},
 };
-use tokio::sync::broadcast;
+use tokio::{sync::broadcast, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -57,6 +57,10 @@ impl Versions {
 
     pub(crate) fn are_known(&self) -> bool {
         self.of("").is_some()
+    }
+
+    pub(crate) fn all(&self) -> HashMap<String, i64> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).by_org.clone()
     }
 
     pub(crate) fn changes(&self) -> broadcast::Receiver<Change> {
@@ -121,7 +125,10 @@ impl Versions {
                         self.heard(org.to_owned(), version);
                     }
                 }
-                _ = look.tick() => self.look(pool).await?,
+                // A connection that hangs must not keep what is heard meanwhile waiting.
+                _ = look.tick() => timeout(BELIEVED, self.look(pool))
+                    .await
+                    .unwrap_or(Err(sqlx::Error::PoolTimedOut))?,
             }
         }
     }

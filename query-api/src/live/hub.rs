@@ -7,16 +7,22 @@ use std::{
 };
 
 use sqlx::PgPool;
-use tokio::sync::broadcast::{self, error::RecvError};
+use tokio::{
+    sync::broadcast::{self, error::RecvError},
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::{db, problem::Problem, versions::Versions};
+use crate::{db, limits::Left, problem::Problem, versions::Versions};
 
 /// Hints kept for each org, for those who come back.
 const RING: usize = 256;
 /// Open streams of one key.
 const STREAMS: usize = 5000;
+/// Between two tries to find out how far the read models are, and how long one may take.
+const RETRY: Duration = Duration::from_millis(250);
+const LOOK: Duration = Duration::from_secs(2);
 
 /// An org's read models are of this version, and have everything up to `seq`.
 #[derive(Debug, Clone, Copy)]
@@ -50,11 +56,11 @@ pub(super) struct Place {
 }
 
 impl Hub {
-    pub(super) fn enter(&self, key: Uuid) -> Result<Place, Problem> {
+    pub(super) fn enter(&self, key: Uuid, left: Left) -> Result<Place, Problem> {
         let mut open = lock(&self.open);
         let count = open.entry(key).or_default();
         if *count >= STREAMS {
-            return Err(Problem::TooMany { retry_after_seconds: 10 });
+            return Err(Problem::TooMany { retry_after_seconds: 10, left });
         }
         *count += 1;
         metrics::gauge!("query_api_streams").increment(1.0);
@@ -80,24 +86,29 @@ impl Hub {
         Subscription { hints, backlog }
     }
 
-    /// Turns changes of versions into hints until told to stop.
+    /// Turns changes of versions into hints until told to stop. What can't be told now is told when Postgres
+    /// answers again, each org's last version.
     pub(crate) async fn run(&self, versions: &Versions, pool: &PgPool, stop: CancellationToken) {
         let mut changes = versions.changes();
+        let mut untold = HashMap::<String, i64>::new();
         loop {
-            let change = tokio::select! {
+            tokio::select! {
                 () = stop.cancelled() => return,
-                change = changes.recv() => change,
-            };
-            match change {
-                Ok(change) => {
-                    let look = sqlx::query_scalar(db::applied!()).fetch_one(pool);
-                    let seq = tokio::time::timeout(Duration::from_secs(2), look).await;
-                    if let Ok(Ok(seq)) = seq {
-                        self.tell(&change.org, Hint { seq, version: change.version });
+                change = changes.recv() => match change {
+                    Ok(change) => {
+                        untold.insert(change.org, change.version);
                     }
+                    // Whose changes were missed is not known: a hint too many does no harm.
+                    Err(RecvError::Lagged(_)) => untold.extend(versions.all()),
+                    Err(RecvError::Closed) => return,
+                },
+                () = sleep(RETRY), if !untold.is_empty() => {}
+            }
+            let look = sqlx::query_scalar(db::applied!()).fetch_one(pool);
+            if let Ok(Ok(seq)) = timeout(LOOK, look).await {
+                for (org, version) in untold.drain() {
+                    self.tell(&org, Hint { seq, version });
                 }
-                Err(RecvError::Lagged(_)) => {}
-                Err(RecvError::Closed) => return,
             }
         }
     }

@@ -79,9 +79,11 @@ async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
         let answer = reads.get(&format!("/v1/leads?min_amount={n}")).await;
         if answer.status == 429 {
             assert_eq!(answer.header("retry-after"), Some("1"));
-        } else {
-            assert!(answer.header("ratelimit").unwrap().starts_with("\"key\";r="));
+            assert!(answer.header("ratelimit").unwrap().starts_with("\"key\";r=0, \"org\";r="));
         }
+        assert!(answer.header("ratelimit").unwrap().starts_with("\"key\";r="), "{answer:?}");
+        let policy = answer.header("ratelimit-policy");
+        assert_eq!(policy, Some("\"key\";q=10;w=5, \"org\";q=400000;w=5"));
         statuses.push(answer.status);
     }
     assert!(statuses.starts_with(&[200; 5]) && statuses.contains(&429), "{statuses:?}");
@@ -92,6 +94,54 @@ async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
     );
     let other = reads.ground.create_key("demo", &[]);
     assert_eq!(reads.get_as(&other, "/v1/leads?min_amount=99", &[]).await.status, 200);
+    // A key of the whole instance has no org's bucket.
+    let instance = reads.ground.create_instance_key();
+    assert_eq!(reads.get_as(&instance, "/ops/instance/checkpoint", &[]).await.status, 200);
+    let refused = reads.get_as(&instance, "/ops/instance/checkpoint", &[]).await;
+    assert_eq!((refused.status, refused.header("retry-after").is_some()), (429, true));
+    assert_eq!(refused.header("ratelimit-policy"), Some("\"key\";q=10;w=5"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_has_ended_is_not_rotated_and_a_new_one_lives_as_long_as_the_old_was_to() {
+    let reads = Reads::start(false, &[]).await;
+    let pool = &reads.ground.database.pool;
+    let prefix = &reads.key[..11];
+    sqlx::query(
+        "update api_key set created_at = now() - interval '90 days', expires_at = now() + interval '10 days'
+         where prefix = $1",
+    )
+    .bind(prefix)
+    .execute(pool)
+    .await
+    .unwrap();
+    let rotated = reads.ground.run("query-api", &["keys", "rotate", prefix]);
+    assert!(rotated.status.success(), "{rotated:?}");
+    let new = String::from_utf8(rotated.stdout).unwrap().trim()[..11].to_owned();
+    let left = "select round(extract(epoch from expires_at - now()) / 3600)::bigint from api_key where prefix = $1";
+    let left = async |prefix: &str| {
+        sqlx::query_scalar::<_, i64>(left).bind(prefix.to_owned()).fetch_one(pool).await.unwrap()
+    };
+    assert_eq!((left(&new).await, left(prefix).await), (100 * 24, 24));
+
+    let keys = async || -> i64 {
+        sqlx::query_scalar("select count(*) from api_key").fetch_one(pool).await.unwrap()
+    };
+    let before = keys().await;
+    reads.run("update api_key set expires_at = now() - $1 * interval '1 minute'", 1).await;
+    let refused = reads.ground.run("query-api", &["keys", "rotate", prefix]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    // Nor is an old key shortened where no new one can be made.
+    reads.run("update api_key set expires_at = null where $1 > 0", 1).await;
+    let constraint = "alter table api_key add constraint full_up check (created_at < now() - interval '1 s') not valid";
+    sqlx::raw_sql(constraint).execute(pool).await.unwrap();
+    let failed = reads.ground.run("query-api", &["keys", "rotate", prefix]);
+    assert_eq!(failed.status.code(), Some(1), "{failed:?}");
+    let good: i64 = sqlx::query_scalar("select count(*) from api_key where expires_at is null")
+        .fetch_one(pool)
+        .await
+        .unwrap();
+    assert_eq!((keys().await, good), (before, before));
 }
 
 #[tokio::test(flavor = "multi_thread")]

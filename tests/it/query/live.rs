@@ -1,6 +1,6 @@
 //! The stream of hints.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tests::harness::{PATIENCE, wait_until};
 
@@ -14,8 +14,12 @@ impl Listener {
     }
 
     async fn connect_as(key: &str, reads: &Reads, last: Option<&str>) -> Self {
+        Self::open(key, reads, "/v1/stream", last).await
+    }
+
+    async fn open(key: &str, reads: &Reads, path: &str, last: Option<&str>) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut request = client.get(format!("{}/v1/stream", reads.api.url())).bearer_auth(key);
+        let mut request = client.get(format!("{}{path}", reads.api.url())).bearer_auth(key);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -31,14 +35,21 @@ impl Listener {
 
     /// None at the end of the stream.
     async fn next_if_any(&mut self) -> Option<String> {
+        tokio::time::timeout(PATIENCE, self.read()).await.unwrap()
+    }
+
+    async fn read(&mut self) -> Option<String> {
         loop {
             if let Some((event, rest)) = self.1.split_once("\n\n") {
                 let event = event.to_owned();
                 self.1 = rest.to_owned();
-                return Some(event);
+                if event != ": heartbeat" {
+                    return Some(event);
+                }
+                continue;
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.0.chunk()).await.unwrap().unwrap();
-            self.1.push_str(std::str::from_utf8(&chunk?).unwrap());
+            let chunk = self.0.chunk().await.unwrap()?;
+            self.1.push_str(std::str::from_utf8(&chunk).unwrap());
         }
     }
 }
@@ -63,6 +74,107 @@ async fn each_change_is_a_hint_and_who_comes_back_gets_what_it_missed() {
     reads.publish().await;
     assert!(known.next().await.contains("id: 7"), "nothing was missed");
     assert!(reads.api.stop(Duration::from_secs(5)), "open streams do not hold up the end");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hint_names_the_topics_that_were_asked_for_and_is_about_all() {
+    let reads = Reads::start(false, &[]).await;
+    let metrics = reads.ground.create_key("demo", &["metrics:read"]);
+    let open = async |key: &str, topics: &str| {
+        Listener::open(key, &reads, &format!("/v1/stream{topics}"), None).await
+    };
+    let mut listeners = [
+        (open(&reads.key, "").await, r#""topics":["leads","metrics"]"#),
+        (open(&reads.key, "?topics=leads").await, r#""topics":["leads"]"#),
+        (open(&metrics, "").await, r#""topics":["metrics"]"#),
+    ];
+    reads.publish().await;
+    for (listener, topics) in &mut listeners {
+        let event = listener.next().await;
+        assert!(event.contains(*topics), "{event}");
+    }
+    for (key, topics, status) in
+        [(&metrics, "leads", 403), (&reads.key, "users", 400), (&reads.key, "", 400)]
+    {
+        let path = format!("/v1/stream?topics={topics}");
+        assert_eq!(reads.get_as(key, &path, &[]).await.status, status, "{topics}");
+    }
+}
+
+/// Nobody says anything on the stream meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_stream_ends_within_two_seconds_of_its_key() {
+    let reads = Reads::start(false, &[]).await;
+    let (revoked, expired) =
+        (reads.ground.create_key("demo", &[]), reads.ground.create_key("demo", &[]));
+    let mut of_revoked = Listener::connect_as(&revoked, &reads, None).await;
+    let mut of_expired = Listener::connect_as(&expired, &reads, None).await;
+    let mut of_good = Listener::connect(&reads, None).await;
+    assert!(reads.ground.run("query-api", &["keys", "revoke", &revoked[..11]]).status.success());
+    let started = Instant::now();
+    assert_eq!(of_revoked.next_if_any().await, None);
+    // Half a second for a machine that is busy.
+    assert!(started.elapsed() < Duration::from_millis(2500), "{:?}", started.elapsed());
+    sqlx::query("update api_key set expires_at = now() + interval '1 s' where prefix = $1")
+        .bind(&expired[..11])
+        .execute(&reads.ground.database.pool)
+        .await
+        .unwrap();
+    assert_eq!(of_expired.next_if_any().await, None);
+    reads.applied(5).await;
+    reads.publish().await;
+    assert!(of_good.next().await.contains("id: 5"));
+}
+
+/// How far the read models are can't be found out for some seconds: the change is told when it can.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_could_not_be_told_at_once_is_told_later() {
+    let reads = Reads::start(false, &[]).await;
+    let mut listener = Listener::connect(&reads, None).await;
+    reads.applied(5).await;
+    let pool = &reads.ground.database.pool;
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("lock table checkpoint in access exclusive mode")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    reads.publish().await;
+    wait_until("a look has waited for longer than it may", PATIENCE, async || {
+        sqlx::query_scalar(
+            "select exists (select from pg_stat_activity where datname = current_database()
+                 and application_name = 'query-api' and wait_event_type = 'Lock'
+                 and query like '%checkpoint%' and now() - query_start > interval '2.5 s')",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap()
+    })
+    .await;
+    lock.rollback().await.unwrap();
+    let event = listener.next().await;
+    assert!(event.contains("id: 5"), "{event}");
+}
+
+/// Whatever becomes of the connection on which versions are told, who listens is told of the last one.
+#[tokio::test(flavor = "multi_thread")]
+async fn changes_are_told_also_while_the_connection_that_tells_them_is_cut() {
+    let reads = Reads::start(false, &[]).await;
+    let mut listener = Listener::connect(&reads, None).await;
+    let pool = &reads.ground.database.pool;
+    for seq in 1..=8 {
+        sqlx::query(
+            "select pg_terminate_backend(pid) from pg_stat_activity
+             where datname = current_database() and query ilike 'listen %'",
+        )
+        .execute(pool)
+        .await
+        .unwrap();
+        reads.applied(seq).await;
+        reads.publish().await;
+        let last = format!("id: {seq}");
+        // Of a change before it perhaps, which was found meanwhile.
+        while !listener.next().await.contains(&last) {}
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
