@@ -3,6 +3,7 @@
 //! a cached answer is late or absent, never wrong.
 
 mod entry;
+mod flight;
 mod shared;
 mod tally;
 
@@ -18,9 +19,9 @@ use axum::http::HeaderValue;
 use chrono::{DateTime, TimeDelta, Utc};
 use moka::Expiry;
 use serde_json::{Value, json};
-use tokio::sync::Mutex;
 
 pub(crate) use entry::Entry;
+pub(crate) use flight::Flight;
 pub(crate) use shared::{Lease, Shared};
 use tally::Tally;
 
@@ -44,7 +45,7 @@ const LONG: Duration = Duration::from_secs(1800);
 pub(crate) struct Cache {
     near: moka::future::Cache<String, Arc<Entry>>,
     far: Arc<Shared>,
-    flights: moka::future::Cache<String, Arc<Mutex<()>>>,
+    flights: moka::future::Cache<String, Arc<Flight>>,
     short: Duration,
     tally: Tally,
     evicted: Arc<AtomicU64>,
@@ -217,8 +218,20 @@ impl Cache {
         self.far.put(key, lives, || entry.encode(key));
     }
 
-    /// Whoever holds it makes the answer; the others wait for it.
-    pub(crate) async fn flight(&self, key: &str) -> Arc<Mutex<()>> {
+    /// The answer that somebody else has made while this question waited: it was fresh when it was asked, or
+    /// later.
+    pub(crate) async fn made_since(
+        &self,
+        key: &str,
+        min_seq: i64,
+        asked: DateTime<Utc>,
+    ) -> Option<Arc<Entry>> {
+        let entry = self.near.get(key).await.filter(|entry| entry.serves(min_seq, asked))?;
+        entry.asked.fetch_add(1, Ordering::Relaxed);
+        Some(entry)
+    }
+
+    pub(crate) async fn flight(&self, key: &str) -> Arc<Flight> {
         self.flights.get_with_by_ref(key, async { Arc::default() }).await
     }
 

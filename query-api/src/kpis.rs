@@ -10,6 +10,6 @@ mod timeseries;
 
 pub(crate) use funnel::Funnel;
 pub(crate) use industries::Industries;
-pub(crate) use outcomes::outcomes;
+pub(crate) use outcomes::{Outcomes, outcomes};
 pub(crate) use summary::Summary;
 pub(crate) use timeseries::Timeseries;

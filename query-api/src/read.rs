@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use leadpulse_service::config::Org;
 use serde::Serialize;
 use tokio::time::{Instant, timeout};
@@ -58,7 +58,7 @@ pub(crate) trait Read: Sized + Send + Sync + 'static {
 pub(crate) struct Context<'a> {
     pub(crate) app: &'a App,
     pub(crate) caller: &'a Caller,
-    /// The question without `cursor` and `limit`: what a cursor is bound to.
+    /// The question without `cursor`, `limit` and `count`: what a cursor is bound to.
     pub(crate) filters: &'a str,
     /// It may still be answered with [`NotLoaded::Overtaken`].
     pub(crate) patient: bool,
@@ -118,7 +118,7 @@ impl<R: Read> Question<R> {
     }
 
     pub(crate) fn new(caller: Caller, mut params: Params) -> Result<Self, Problem> {
-        let filters = params.canonical(&["min_seq", "cursor", "limit"]);
+        let filters = params.canonical(&["min_seq", "cursor", "limit", "count"]);
         let spelling = params.canonical(&["min_seq"]);
         let min_seq = params.number("min_seq", 0, i64::MAX).unwrap_or(0);
         let read = R::parse(&mut params, &caller);
@@ -135,12 +135,19 @@ impl<R: Read> Question<R> {
 
 /// Answers a read of a resource.
 pub(crate) async fn read<R: Read>(asked: Asked) -> Result<Response, Problem> {
-    let question = Arc::new(Question::<R>::of(&asked).await?);
-    let Asked { app, headers, .. } = asked;
+    let question = Question::<R>::of(&asked).await?;
+    answer(&asked, question).await
+}
+
+pub(crate) async fn answer<R: Read>(
+    asked: &Asked,
+    question: Question<R>,
+) -> Result<Response, Problem> {
+    let (app, question) = (&asked.app, Arc::new(question));
     let started = Instant::now();
-    let (entry, origin) = find(&app, &question).await?;
+    let (entry, origin) = find(app, &question).await?;
     app.cache.count(R::FAMILY, origin);
-    let mut response = respond(R::CONTENT_TYPE, &entry, origin, &headers, started.elapsed());
+    let mut response = respond(R::CONTENT_TYPE, &entry, origin, &asked.headers, started.elapsed());
     app.limits.left(&question.caller)?.tell(response.headers_mut());
     Ok(response)
 }
@@ -153,11 +160,11 @@ pub(crate) async fn find<R: Read>(
         app.limits.admit(&question.caller, R::COST)?;
         return Ok((make(app, question).await?, Origin::Uncached));
     };
-    let key = question.key(version);
+    let (key, asked) = (question.key(version), db::now());
     match app.cache.near(&key, question.min_seq).await {
         Some((entry, true)) => return Ok((entry, Origin::Near)),
         Some((entry, false)) => {
-            renew(app, question, key).await;
+            renew(app, question, key, asked).await;
             return Ok((entry, Origin::Stale));
         }
         None => {}
@@ -165,12 +172,13 @@ pub(crate) async fn find<R: Read>(
     app.limits.admit(&question.caller, R::COST)?;
     // Before the turn: who asks for the future must not keep those waiting who do not.
     app.applied.wait(&app.pool, question.min_seq, Instant::now() + BEHIND).await?;
-    let flight = app.cache.flight(&key).await;
-    let _turn = flight.lock().await;
-    if let Some((entry, true)) = app.cache.near(&key, question.min_seq).await {
+    let turn = app.cache.flight(&key).await.turn().await?;
+    if let Some(entry) = app.cache.made_since(&key, question.min_seq, asked).await {
         return Ok((entry, Origin::Near));
     }
-    fetch(app, question, &key).await
+    let fetched = fetch(app, question, &key).await;
+    turn.end(&fetched);
+    fetched
 }
 
 /// From Redis or Postgres, by whoever has the turn.
@@ -198,14 +206,24 @@ async fn fetch<R: Read>(
 }
 
 /// Makes an answer anew that has just got old, once, while it is still served.
-async fn renew<R: Read>(app: &Arc<App>, question: &Arc<Question<R>>, key: String) {
-    let Ok(turn) = app.cache.flight(&key).await.try_lock_owned() else { return };
+async fn renew<R: Read>(
+    app: &Arc<App>,
+    question: &Arc<Question<R>>,
+    key: String,
+    asked: DateTime<Utc>,
+) {
+    let Some(turn) = app.cache.flight(&key).await.turn_now() else { return };
+    // Somebody's turn may have ended just now, after this one had looked.
+    if app.cache.made_since(&key, question.min_seq, asked).await.is_some() {
+        return;
+    }
     let (app, question) = (Arc::clone(app), Arc::clone(question));
     tokio::spawn(async move {
-        let _turn = turn;
-        if let Err(problem) = fetch(&app, &question, &key).await {
+        let fetched = fetch(&app, &question, &key).await;
+        if let Err(problem) = &fetched {
             tracing::debug!(%problem, "an answer was not renewed");
         }
+        turn.end(&fetched);
     });
 }
 

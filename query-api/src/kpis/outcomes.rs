@@ -1,15 +1,12 @@
 //! `GET /outcomes/summary`: for dashboards of the earlier product, as they are. One cohort by entry:
 //! every figure is of the leads that entered in the window. Money is a JSON number here, as it was.
 
-use std::sync::Arc;
-
 use axum::{
     Json,
-    extract::State,
-    http::{HeaderMap, StatusCode, Uri},
+    http::StatusCode,
     response::{IntoResponse, Response},
 };
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::TimeDelta;
 use rust_decimal::Decimal;
 use serde::Serialize;
 use serde_json::{Number, json};
@@ -17,15 +14,17 @@ use sqlx::FromRow;
 
 use super::figures::{median, micros};
 use crate::{
-    auth::Scope,
+    asked::Asked,
+    auth::{Caller, Scope},
+    cache::Lives,
     db::Snapshot,
     params::{self, Params},
     problem::Problem,
-    state::App,
+    read::{self, Context, Loaded, NotLoaded, Question, Read},
     value::{mean, ratio},
 };
 
-struct Question {
+pub(crate) struct Outcomes {
     window_days: u32,
     mode: &'static str,
     board_id: Option<i64>,
@@ -90,15 +89,16 @@ with cohort as (
 select agent_id, monday_user.name as agent_name, assigned, won, paid, amount, spans
 from cohort left join monday_user on monday_user.org_id = $1 and monday_user.user_id = agent_id";
 
-pub(crate) async fn outcomes(
-    State(app): State<Arc<App>>,
-    uri: Uri,
-    headers: HeaderMap,
-) -> Response {
-    match answer(&app, &uri, &headers).await {
-        Ok(answer) => Json(answer).into_response(),
-        Err(problem) => refuse(problem),
-    }
+pub(crate) async fn outcomes(asked: Asked) -> Response {
+    answer(asked).await.unwrap_or_else(refuse)
+}
+
+async fn answer(asked: Asked) -> Result<Response, Problem> {
+    let key = asked.headers.get("x-api-key").and_then(|key| key.to_str().ok());
+    let caller = asked.app.keys.caller(key.ok_or(Problem::Unauthorized)?).await?;
+    caller.needs(Outcomes::SCOPE)?;
+    let question = Question::<Outcomes>::new(caller, asked.params())?;
+    read::answer(&asked, question).await
 }
 
 /// The earlier product's form of an error.
@@ -120,38 +120,33 @@ fn refuse(problem: Problem) -> Response {
     told
 }
 
-async fn answer(app: &App, uri: &Uri, headers: &HeaderMap) -> Result<Answer, Problem> {
-    let key = headers.get("x-api-key").and_then(|key| key.to_str().ok());
-    let caller = app.keys.caller(key.ok_or(Problem::Unauthorized)?).await?;
-    caller.needs(Scope::Metrics)?;
-    app.limits.admit(&caller, 5)?;
-    let question = Question::parse(uri)?;
-    let mut snapshot = Snapshot::open(&app.pool).await?;
-    let to: DateTime<Utc> = snapshot.at;
-    let from = to - TimeDelta::days(i64::from(question.window_days));
-    let cohorts: Vec<Cohort> = sqlx::query_as(COHORTS)
-        .bind(&caller.org.id)
-        .bind(from)
-        .bind(to)
-        .bind(question.board_id)
-        .fetch_all(snapshot.connection())
-        .await?;
-    snapshot.close().await?;
-    Ok(question.answer(cohorts))
-}
+impl Read for Outcomes {
+    const FAMILY: &'static str = "outcomes";
+    const SCOPE: Scope = Scope::Metrics;
+    const COST: u32 = 5;
 
-impl Question {
-    fn parse(uri: &Uri) -> Result<Self, Problem> {
-        let mut params = Params::new(Vec::new(), uri.query());
-        let question = Self {
+    fn parse(params: &mut Params, _: &Caller) -> Self {
+        Self {
             window_days: params.choice("windowDays", &[("7", 7), ("30", 30), ("90", 90)], 30),
             mode: params.choice("mode", &[("cohort", "cohort")], "cohort"),
             board_id: params.one("boardId", params::id),
-        };
-        params.finish()?;
-        Ok(question)
+        }
     }
 
+    async fn load(&self, context: &Context<'_>, from: &mut Snapshot) -> Result<Loaded, NotLoaded> {
+        let to = from.at;
+        let cohorts: Vec<Cohort> = sqlx::query_as(COHORTS)
+            .bind(&context.org().id)
+            .bind(to - TimeDelta::days(i64::from(self.window_days)))
+            .bind(to)
+            .bind(self.board_id)
+            .fetch_all(from.connection())
+            .await?;
+        Ok(Loaded::json(&self.answer(cohorts), Lives::Moment)?)
+    }
+}
+
+impl Outcomes {
     fn answer(&self, cohorts: Vec<Cohort>) -> Answer {
         let mut whole = None;
         let mut agents = Vec::new();

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tests::harness::long_run;
+use tests::harness::{PATIENCE, long_run, wait_until};
 
 use super::fixture::Reads;
 
@@ -116,6 +116,68 @@ async fn a_crowd_on_one_key_asks_postgres_once() {
         .filter(|line| line.contains("sqlx::query") && line.contains("search_form"))
         .count();
     assert_eq!(asked, 1);
+}
+
+/// The clock ends an answer under a crowd: each time it is made anew once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_on_an_answer_that_has_got_old_asks_postgres_once() {
+    let environment = [("LEADPULSE_LOG_LEVEL", "info,sqlx=debug"), ("CACHE_TTL_SECONDS", "3")];
+    let reads = Reads::start(false, &environment).await;
+    reads.fill(2000).await;
+    let path = "/v1/leads?limit=200&q=lead";
+    let asked = || {
+        let log = reads.api.log_text();
+        log.lines()
+            .filter(|line| line.contains("sqlx::query") && line.contains("search_form"))
+            .count()
+    };
+    assert_eq!(reads.get(path).await.status, 200);
+    // While an old answer still serves, and when it does not serve any more. Nobody asks meanwhile: to look
+    // would renew it.
+    for (round, pause) in (1..).zip([3.4, 3.4, 11.0]) {
+        tokio::time::sleep(Duration::from_secs_f64(pause)).await;
+        let crowd = (0..300).map(|_| reads.get(path));
+        let answers = futures_util::future::join_all(crowd).await;
+        assert!(answers.iter().all(|answer| answer.status == 200));
+        wait_until("it is made anew", PATIENCE, async || asked() > round).await;
+        assert_eq!(asked(), round + 1, "after {pause} s");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crowd_shares_a_failure_too_and_who_comes_later_does_not() {
+    let reads = Arc::new(Reads::start(false, &[]).await);
+    reads.fill(10).await;
+    let pool = &reads.ground.database.pool;
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("lock table lead_fact in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let crowd = (0..200).map(|_| {
+        let reads = Arc::clone(&reads);
+        tokio::spawn(async move { reads.get("/v1/leads?min_amount=1").await })
+    });
+    let crowd: Vec<_> = crowd.collect();
+    wait_until("the first one has waited until all are there", PATIENCE, async || {
+        sqlx::query_scalar(
+            "select exists (select from pg_stat_activity where datname = current_database()
+                 and wait_event_type = 'Lock' and now() - query_start > interval '2 s')",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap()
+    })
+    .await;
+    sqlx::query("alter table lead_fact rename column name to gone")
+        .execute(&mut *lock)
+        .await
+        .unwrap();
+    lock.commit().await.unwrap();
+    for answer in crowd {
+        assert_eq!(answer.await.unwrap().status, 500);
+    }
+    let failures = || reads.api.log_text().matches("query failed").count();
+    assert!(failures() <= 3, "{} questions to Postgres", failures());
+    sqlx::query("alter table lead_fact rename column gone to name").execute(pool).await.unwrap();
+    assert_eq!(reads.get("/v1/leads?min_amount=1").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]
