@@ -39,26 +39,20 @@ pub(crate) struct Snapshot {
     pub(crate) seq: i64,
     /// The time of the read.
     pub(crate) at: DateTime<Utc>,
-    /// Which tables these are: others after a rebuild has taken their place.
-    pub(crate) tables: i64,
 }
 
 /// The tables are locked before the first query, which is what the snapshot is taken for: a rebuild
 /// swaps them between two reads, never within one, whose later queries would find tables that its
 /// snapshot knows nothing of. One round trip with that query.
-const LOCK_AND_LOOK: &str = concat!(
-    "lock table lead_fact, agent_metrics, monday_user in access share mode; ",
-    applied!(),
-    ", 'lead_fact'::regclass::oid::bigint"
-);
+const LOCK_AND_LOOK: &str =
+    concat!("lock table lead_fact, agent_metrics, monday_user in access share mode; ", applied!());
 
 impl Snapshot {
     pub(crate) async fn open(pool: &PgPool) -> Result<Self, sqlx::Error> {
         let mut transaction =
             pool.begin_with("begin isolation level repeatable read read only").await?;
         let row = sqlx::raw_sql(LOCK_AND_LOOK).fetch_one(&mut *transaction).await?;
-        let (seq, tables) = (row.try_get(0)?, row.try_get(1)?);
-        Ok(Self { transaction, seq, at: now(), tables })
+        Ok(Self { seq: row.try_get(0)?, at: now(), transaction })
     }
 
     pub(crate) fn connection(&mut self) -> &mut PgConnection {

@@ -34,6 +34,8 @@ use crate::{
 
 /// Connections for `/ops`.
 const OPERATORS: u32 = 3;
+/// Connections for exports: as many go on at the same time.
+const EXPORTS: u32 = 2;
 /// Repairs by `/ops` at the same time.
 const REPAIRS: usize = 4;
 /// Between two looks at Postgres.
@@ -58,6 +60,8 @@ pub async fn run(config: Config) -> Result<()> {
     let head = head.context("the NATS URL can't be used")?;
     let operators = config::Postgres { max_connections: OPERATORS, ..config.postgres.clone() };
     let operators = projector::store::pool(&operators).context("the Postgres URL can't be used")?;
+    let exports = config::Postgres { max_connections: EXPORTS, ..config.postgres.clone() };
+    let exports = db::pool(&exports).context("the Postgres URL can't be used")?;
     let app = Arc::new(App {
         hub: Hub::default(),
         ops: Tools::new(Arc::new(config.clone()), operators, head.jetstream()),
@@ -75,6 +79,7 @@ pub async fn run(config: Config) -> Result<()> {
         cursors: Signer::default(),
         limits: Limits::new(config.query_api.rate_limit, config.query_api.org_rate_limit),
         pool: pool.clone(),
+        exports,
     });
     let postgres = health.dependency("postgres", Need::Required);
     let listener = http::bind(config.query_api.listen, "query_api.listen").await?;

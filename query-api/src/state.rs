@@ -18,6 +18,8 @@ pub(crate) type Orgs = Arc<HashMap<String, Arc<Org>>>;
 
 pub(crate) struct App {
     pub(crate) pool: PgPool,
+    /// Connections of exports, which keep theirs for as long as they last: no dashboard waits for them.
+    pub(crate) exports: PgPool,
     pub(crate) keys: Keys,
     pub(crate) cache: Cache,
     pub(crate) versions: Versions,

@@ -98,7 +98,7 @@ pub struct QueryApi {
     /// The same of all keys of an org together. Default: 80000.
     pub org_rate_limit: u32,
     /// The client of an export or an import over HTTP that takes or sends nothing for this long has gone
-    /// away. Milliseconds. Default: 30000.
+    /// away. An export of leads as CSV waits 5 s at most: its snapshot is in others' way. Milliseconds. Default: 30000.
     pub transfer_silence: Duration,
 }
 

@@ -29,8 +29,9 @@ const HOLD: &str = "1s";
 const HELD: Duration = Duration::from_millis(1500);
 /// An autovacuum gives way after Postgres' `deadlock_timeout`.
 const VACUUM: &str = "5s";
-/// Tries before an operator is asked, and the pause between two.
-const TRIES: i32 = 100;
+/// Tries before an operator is asked, and the pause between two: longer than an export of `query-api` may hold its
+/// snapshot, which is a minute.
+const TRIES: i32 = 300;
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// What a swap did.

@@ -1,10 +1,9 @@
-//! The leads, streamed page by page: constant memory whatever their number, and no connection is held
-//! while a slow client reads. A rebuild that takes the tables' place meanwhile ends the file early: its
-//! rows may mean something else.
+//! The leads of one snapshot, streamed page by page: constant memory whatever their number. While it lasts, the
+//! snapshot holds back vacuum and the swap of a rebuild, so a client that takes nothing for a while, or
+//! not all in a minute, gets no more of the file.
 
-use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
 use axum::{
     body::Body,
     http::{HeaderValue, header},
@@ -12,23 +11,22 @@ use axum::{
 };
 use bytes::Bytes;
 use futures_util::stream;
-use tokio::time::Instant;
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout},
+};
 
 use super::csv;
 use crate::{
-    asked::Asked,
-    auth::Scope,
-    cursor::Position,
-    db::Snapshot,
-    leads::{Fact, Selection},
-    problem::Problem,
-    read::BEHIND,
-    state::App,
+    asked::Asked, auth::Scope, db::Snapshot, leads::Selection, problem::Problem, read::BEHIND,
     value,
 };
 
-/// Rows in memory.
-const PAGE: i64 = 2000;
+/// Rows of a page; one is made ahead of the client.
+const PAGE: i64 = 1000;
+/// A client takes a page within this time, and the whole file within that.
+const STALLED: Duration = Duration::from_secs(5);
+const WHOLE: Duration = Duration::from_secs(60);
 const COST: u32 = 200;
 
 const COLUMNS: [&str; 26] = [
@@ -72,15 +70,14 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
     params.finish()?;
 
     app.applied.wait(&app.pool, min_seq, Instant::now() + BEHIND).await?;
-    let snapshot = Snapshot::open(&app.pool).await?;
-    let (seq, at, tables) = (snapshot.seq, snapshot.at, snapshot.tables);
-    snapshot.close().await?;
-    let mut head = String::from(if bom { csv::BOM } else { "" });
-    head.push_str(&csv::header(&COLUMNS));
-    let (org_id, next) = (caller.org.id.clone(), Next::First);
-    let pages = Pages { app, org_id, selection, tables, head, next };
-    let body = Body::from_stream(stream::try_unfold(pages, Pages::next));
-    let mut response = body.into_response();
+    let snapshot = Snapshot::open(&app.exports).await?;
+    let (seq, at) = (snapshot.seq, snapshot.at);
+    let head = format!("{}{}", if bom { csv::BOM } else { "" }, csv::header(&COLUMNS));
+    let export = Export { snapshot, org_id: caller.org.id.clone(), selection };
+    let (sender, pages) = mpsc::channel(1);
+    let stalled = STALLED.min(app.ops.config.query_api.transfer_silence);
+    tokio::spawn(send(export, head, sender, stalled));
+    let mut response = body(pages).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
     let file = HeaderValue::from_static("attachment; filename=\"leads.csv\"");
@@ -94,46 +91,68 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
     Ok(response)
 }
 
-struct Pages {
-    app: Arc<App>,
+/// The last one is none: a file without it has not ended well.
+type Page = Option<Bytes>;
+
+/// The status is sent: a broken connection is the only way left to say that something failed.
+fn body(pages: mpsc::Receiver<Page>) -> Body {
+    Body::from_stream(stream::unfold(Some(pages), async |pages| {
+        let mut pages = pages?;
+        match pages.recv().await {
+            Some(Some(page)) => Some((Ok(page), Some(pages))),
+            Some(None) => None,
+            None => Some((Err("the export was given up"), None)),
+        }
+    }))
+}
+
+struct Export {
+    snapshot: Snapshot,
     org_id: String,
     selection: Selection,
-    /// Those that the first page is from.
-    tables: i64,
-    head: String,
-    next: Next,
 }
 
-enum Next {
-    First,
-    After(Position),
-    End,
+/// Not driven by the client: the snapshot ends in time whatever the client does.
+async fn send(export: Export, head: String, pages: mpsc::Sender<Page>, stalled: Duration) {
+    let sent = timeout(WHOLE, export.send(head, &pages, stalled)).await;
+    let why = match sent {
+        Ok(Ok(())) => return,
+        Ok(Err(why)) => why,
+        Err(_) => format!("it is not done in {} s", WHOLE.as_secs()),
+    };
+    tracing::warn!(why, "an export ends early");
 }
 
-impl Pages {
-    async fn next(mut self) -> Result<Option<(Bytes, Self)>> {
-        let after = match self.next {
-            Next::First => None,
-            Next::After(position) => Some(position),
-            Next::End => return Ok(None),
-        };
-        // The status is sent: a broken connection is the only way left to say that something failed.
-        let (facts, position) = self.page(after).await.inspect_err(|error| {
-            tracing::warn!(error = format!("{error:#}"), "an export ends early");
-        })?;
-        let mut text = std::mem::take(&mut self.head);
-        for fact in &facts {
-            csv::row(&mut text, &COLUMNS, &FREE, fact);
+impl Export {
+    async fn send(
+        mut self,
+        mut text: String,
+        pages: &mpsc::Sender<Page>,
+        stalled: Duration,
+    ) -> Result<(), String> {
+        let mut after = None;
+        loop {
+            let connection = self.snapshot.connection();
+            let page = self.selection.page(connection, &self.org_id, after, PAGE).await;
+            let (facts, next) = page.map_err(|error| error.to_string())?;
+            for fact in &facts {
+                csv::row(&mut text, &COLUMNS, &FREE, fact);
+            }
+            let page = Bytes::from(std::mem::take(&mut text));
+            let taken = timeout(stalled, pages.send(Some(page))).await;
+            if !matches!(taken, Ok(Ok(()))) {
+                return Err("its client takes nothing".to_owned());
+            }
+            if next.is_none() {
+                break;
+            }
+            after = next;
         }
-        self.next = position.map_or(Next::End, Next::After);
-        Ok(Some((Bytes::from(text), self)))
-    }
-
-    async fn page(&self, after: Option<Position>) -> Result<(Vec<Fact>, Option<Position>)> {
-        let mut snapshot = Snapshot::open(&self.app.pool).await?;
-        ensure!(snapshot.tables == self.tables, "the tables were rebuilt meanwhile");
-        let page = self.selection.page(snapshot.connection(), &self.org_id, after, PAGE).await?;
-        snapshot.close().await?;
-        Ok(page)
+        self.snapshot.close().await.map_err(|error| error.to_string())?;
+        // The channel has room for it when the last page is taken.
+        match timeout(stalled, pages.send(None)).await {
+            Ok(Ok(())) => Ok(()),
+            _ => Err("its client takes nothing".to_owned()),
+        }
     }
 }

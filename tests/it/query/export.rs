@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tests::harness::{PATIENCE, wait_until};
+
 use super::fixture::{METRICS, Reads};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,28 +37,64 @@ async fn the_leaderboard_is_a_table_too() {
     assert!(lines[1].starts_with("1,7003,7003,7,3,"), "{}", lines[1]);
 }
 
-/// What a swap does to the tables, done by hand, while a client has read only the beginning.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_file_that_a_rebuild_overtakes_ends_early_and_mixes_nothing() {
-    let reads = Reads::start(false, &[]).await;
-    reads.fill(100_000).await;
+/// A file of more than what the sockets hold on the way, of which the client has read the beginning.
+async fn begun(reads: &Reads) -> (reqwest::Response, Vec<u8>) {
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build();
     let url = format!("{}/v1/export/leads.csv?lifecycle=all", reads.api.url());
     let mut file = client.unwrap().get(url).bearer_auth(&reads.key).send().await.unwrap();
     assert_eq!(file.status(), 200);
-    let mut text = file.chunk().await.unwrap().unwrap().to_vec();
-    let swap = "create schema old; create table made (like lead_fact including all);
-        insert into made select * from lead_fact; update made set name = 'of another mapping';
-        begin; alter table lead_fact set schema old; alter table made rename to lead_fact; commit";
-    sqlx::raw_sql(swap).execute(&reads.ground.database.pool).await.unwrap();
-    let broken = loop {
+    let beginning = file.chunk().await.unwrap().unwrap().to_vec();
+    (file, beginning)
+}
+
+/// The rest of it; an error where it breaks off.
+async fn rest(mut file: reqwest::Response, mut text: Vec<u8>) -> Result<String, String> {
+    loop {
         match file.chunk().await {
             Ok(Some(chunk)) => text.extend(chunk),
-            Ok(None) => break false,
-            Err(_) => break true,
+            Ok(None) => return Ok(String::from_utf8(text).unwrap()),
+            Err(_) => return Err(String::from_utf8_lossy(&text).into_owned()),
         }
-    };
-    assert!(broken, "the file pretends to be whole");
-    assert!(!String::from_utf8_lossy(&text).contains("of another mapping"));
-    assert_eq!(reads.get("/v1/export/leads.csv?q=another&lifecycle=all").await.status, 200);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_of_one_instant_while_leads_move() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(100_000).await;
+    let (file, beginning) = begun(&reads).await;
+    // The last ones become the first, to where the file has been already, and one is new.
+    reads
+        .run("update lead_fact set entered_at = now(), name = 'moved' where item_id > $1", 99_900)
+        .await;
+    reads.run("update lead_fact set item_id = -1 where item_id = $1", 99_000).await;
+    let text = rest(file, beginning).await.expect("the whole file");
+    let ids: Vec<i64> =
+        text.lines().skip(1).map(|line| line.split(',').nth(1).unwrap().parse().unwrap()).collect();
+    assert_eq!(ids, (1..=100_000).collect::<Vec<_>>());
+    assert!(!text.contains("moved"));
+}
+
+/// A rebuild's swap locks the tables for a moment, and steps back for whoever reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_nothing_keeps_neither_a_swap_nor_other_reads_waiting_for_long() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(100_000).await;
+    let files = [begun(&reads).await, begun(&reads).await];
+    let third = reads.get("/v1/export/leads.csv").await;
+    assert_eq!((third.status, third.header("retry-after")), (503, Some("1")), "{third:?}");
+    assert_eq!(reads.get("/v1/leads?limit=3").await.status, 200);
+    wait_until("the tables are locked", PATIENCE, async || {
+        let swap = "begin; set local lock_timeout = '30ms'; lock table lead_fact in access exclusive mode; commit";
+        let mut connection = reads.ground.database.pool.acquire().await.unwrap();
+        let locked = sqlx::raw_sql(swap).execute(&mut *connection).await.is_ok();
+        sqlx::raw_sql("rollback").execute(&mut *connection).await.unwrap();
+        locked
+    })
+    .await;
+    for (file, beginning) in files {
+        let text = rest(file, beginning).await.expect_err("the file pretends to be whole");
+        assert!(text.lines().count() < 100_000);
+    }
+    assert_eq!(reads.get("/v1/export/leads.csv?agent_id=7001").await.status, 200);
 }
