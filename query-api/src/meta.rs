@@ -12,6 +12,7 @@ use sqlx::FromRow;
 use crate::{
     auth::{Caller, Scope},
     cache::Lives,
+    cursor::cut,
     db::Snapshot,
     kpis::figures::industry_key,
     params::Params,
@@ -31,15 +32,20 @@ struct Status {
     leads: i64,
 }
 
+/// Statuses and industries that are listed at most, those of the most leads: each lead could have its own.
+const MOST: usize = 1000;
+
 /// Of the leads that entered in the org's longest window.
 const STATUSES: &str = "
 select board_id, status_id, status_label, count(*) as leads from lead_fact
 where org_id = $1 and entered_at > $2 and lifecycle <> 'deleted'
-group by board_id, status_id, status_label order by board_id, status_id, status_label";
+group by board_id, status_id, status_label
+order by leads desc, board_id, status_id, status_label limit $3";
 
 const INDUSTRIES: &str = "
-select distinct industry from lead_fact
-where org_id = $1 and entered_at > $2 and lifecycle <> 'deleted' limit 1000";
+select industry from lead_fact
+where org_id = $1 and entered_at > $2 and lifecycle <> 'deleted'
+group by industry order by count(*) desc, industry limit $3";
 
 impl Read for Meta {
     const FAMILY: &'static str = "meta";
@@ -54,13 +60,26 @@ impl Read for Meta {
         let org = context.org();
         let longest = org.windows.iter().copied().max().unwrap_or(30);
         let since = from.at - TimeDelta::days(i64::from(longest));
-        let statuses: Vec<Status> =
-            sqlx::query_as(STATUSES).bind(&org.id).bind(since).fetch_all(from.connection()).await?;
-        let industries: Vec<Option<String>> = sqlx::query_scalar(INDUSTRIES)
+        // One more than is listed: are there others?
+        let limit = i64::try_from(MOST + 1).unwrap_or(i64::MAX);
+        let mut statuses: Vec<Status> = sqlx::query_as(STATUSES)
             .bind(&org.id)
             .bind(since)
+            .bind(limit)
             .fetch_all(from.connection())
             .await?;
+        let mut industries: Vec<Option<String>> = sqlx::query_scalar(INDUSTRIES)
+            .bind(&org.id)
+            .bind(since)
+            .bind(limit)
+            .fetch_all(from.connection())
+            .await?;
+        let all_statuses = cut(&mut statuses, MOST).is_none();
+        let all_industries = cut(&mut industries, MOST).is_none();
+        statuses.sort_by(|a, b| {
+            let ids = |status: &Status| (status.board_id, status.status_id);
+            ids(a).cmp(&ids(b)).then_with(|| a.status_label.cmp(&b.status_label))
+        });
         let industries: BTreeSet<String> =
             industries.iter().map(|name| industry_key(name.as_deref())).collect();
         let answer = json!({
@@ -70,7 +89,9 @@ impl Read for Meta {
             "hot": { "window_hours": org.hot.window_hours, "min_deals": org.hot.min_deals },
             "boards": org.boards.iter().map(board).collect::<Vec<_>>(),
             "industries": industries,
+            "industries_complete": all_industries,
             "statuses": statuses,
+            "statuses_complete": all_statuses,
         });
         Ok(Loaded::json(&answer, Lives::Moment)?)
     }

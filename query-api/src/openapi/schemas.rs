@@ -199,9 +199,8 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     ("HotRule", &["window_hours:int min_deals:int"]),
     (
         "Meta",
-        &[
-            "org:str time_zone:str windows:[str] hot:#HotRule boards:[#Board] industries:[str] statuses:[#Status]",
-        ],
+        &["org:str time_zone:str windows:[str] hot:#HotRule boards:[#Board] industries:[str] \
+        industries_complete:bool statuses:[#Status] statuses_complete:bool"],
     ),
     (
         "Consistency",
