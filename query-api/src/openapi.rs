@@ -14,22 +14,26 @@ use serde_json::{Map, Value, json};
 
 use endpoints::{Endpoint, PARAMETERS};
 
+use crate::{asked::Asked, problem::Problem};
+
 static DOCUMENT: LazyLock<String> = LazyLock::new(|| document().to_string());
 
-pub(crate) async fn openapi() -> Response {
+pub(crate) async fn openapi(asked: Asked) -> Result<Response, Problem> {
+    asked.params().finish()?;
     let json = HeaderValue::from_static("application/json");
-    ([(header::CONTENT_TYPE, json)], DOCUMENT.as_str()).into_response()
+    Ok(([(header::CONTENT_TYPE, json)], DOCUMENT.as_str()).into_response())
 }
 
 /// A page without anything from outside.
-pub(crate) async fn docs() -> Response {
+pub(crate) async fn docs(asked: Asked) -> Result<Response, Problem> {
+    asked.params().finish()?;
     let html = HeaderValue::from_static("text/html; charset=utf-8");
     let policy = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'";
     let headers = [
         (header::CONTENT_TYPE, html),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(policy)),
     ];
-    (headers, include_str!("openapi/docs.html")).into_response()
+    Ok((headers, include_str!("openapi/docs.html")).into_response())
 }
 
 fn document() -> Value {
