@@ -152,11 +152,14 @@ impl Selection {
             query.push(format_args!(" and ({column}, board_id, item_id) {beyond} ("));
             query.push_bind(at).push(", ").push_bind(board_id).push(", ").push_bind(item_id);
             query.push(")");
+            self.filter.date_field.push_week(&mut query, &format!("{beyond}="), at);
         }
         let order = if self.descending { "desc" } else { "asc" };
-        query.push(format_args!(
-            " order by {column} {order}, board_id {order}, item_id {order} limit "
-        ));
+        query.push(" order by ");
+        if let Some(week) = self.filter.date_field.week() {
+            query.push(format_args!("{week} {order}, "));
+        }
+        query.push(format_args!("{column} {order}, board_id {order}, item_id {order} limit "));
         query.push_bind(limit + 1);
         query
     }

@@ -1,4 +1,5 @@
-//! `GET /v1/search`: agents and leads by name: exact, then by prefix, then by trigrams.
+//! `GET /v1/search`: agents and leads by name: exact, then by prefix, then by trigrams; of one kind of hit in
+//! the order of the names, and of one name agents before leads, each by their ids.
 
 use serde::Serialize;
 use sqlx::{FromRow, Postgres, QueryBuilder};
@@ -15,8 +16,8 @@ use crate::{
 
 const LIMIT: i64 = 10;
 const MOST: i64 = 20;
-/// Shorter texts have no trigram of their own, and would scan.
-const TRIGRAM: usize = 3;
+/// Leads with the text somewhere in their names that are put in order; there may be thousands more.
+const PARTS: i64 = 200;
 
 pub(crate) struct Search {
     q: String,
@@ -78,8 +79,8 @@ impl Read for Search {
         let parts: Vec<String> = parts.iter().map(|part| format!("select * from {part}")).collect();
         query.push(format_args!(
             " select type, name, match, agent_id, board_id, item_id from ({}) as hit
-              order by type, array_position(array['exact', 'prefix', 'trigram'], match),
-                  form, agent_id, board_id, item_id limit ",
+              order by array_position(array['exact', 'prefix', 'trigram'], match),
+                  form using ~<~, type, agent_id, board_id, item_id limit ",
             parts.join(" union all ")
         ));
         query.push_bind(self.limit);
@@ -97,8 +98,7 @@ impl Search {
         query.push_bind(format!("{pattern}%")).push(" then 'prefix' else 'trigram' end as match,");
         query.push(" user_id as agent_id, null::bigint as board_id, null::bigint as item_id");
         query.push(" from monday_user where org_id = ").push_bind(org_id.to_owned());
-        let part = if self.q.chars().count() < TRIGRAM { "" } else { "%" };
-        query.push(" and search_form(name) like ").push_bind(format!("{part}{pattern}%")).push(")");
+        query.push(" and search_form(name) like ").push_bind(text::part(&self.q)).push(")");
     }
 
     /// Each way by its own index and no further than the answer. A part of a name is looked for by its
@@ -121,21 +121,22 @@ impl Search {
         };
         start(query, "exact");
         query.push(" and search_form(name) = ").push_bind(self.q.clone());
-        query.push(" limit ").push_bind(self.limit).push("), ");
+        query.push(" order by board_id, item_id limit ").push_bind(self.limit).push("), ");
         start(query, "prefix");
         query.push(" and search_form(name) like ").push_bind(format!("{pattern}%"));
         query.push(" and search_form(name) <> ").push_bind(self.q.clone());
-        query.push(" order by search_form(name) using ~<~ limit ").push_bind(self.limit).push(")");
+        query.push(" order by search_form(name) using ~<~, board_id, item_id limit ");
+        query.push_bind(self.limit).push(")");
         parts.extend(["exact", "prefix"]);
-        if self.q.chars().count() >= TRIGRAM {
-            let better: Vec<String> =
-                parts.iter().map(|part| format!("(select count(*) from {part})")).collect();
+        if text::is_part(&self.q) {
+            let better = |part| format!("(select count(*) from {part} where match <> 'trigram')");
+            let better: Vec<String> = parts.iter().map(better).collect();
             query.push(", ");
             start(query, "trigram");
             query.push(" and search_form(name) like ").push_bind(format!("%{pattern}%"));
             query.push(" and search_form(name) not like ").push_bind(format!("{pattern}%"));
             query.push(format_args!(" and {} < ", better.join(" + "))).push_bind(self.limit);
-            query.push(" limit ").push_bind(self.limit).push(")");
+            query.push(" limit ").push_bind(PARTS).push(")");
             parts.push("trigram");
         }
     }

@@ -23,6 +23,20 @@ pub(crate) fn pattern(text: &str) -> String {
     search_form(text).replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")
 }
 
+/// A shorter text has no trigram of its own, and would scan.
+const TRIGRAM: usize = 3;
+
+/// Can the text, in its search form, be looked for anywhere in a name? Else only at its beginning.
+pub(crate) fn is_part(form: &str) -> bool {
+    form.chars().count() >= TRIGRAM
+}
+
+/// What finds names with this text in them, or, where it is too short for that, at their beginning.
+pub(crate) fn part(text: &str) -> String {
+    let anywhere = if is_part(&search_form(text)) { "%" } else { "" };
+    format!("{anywhere}{}%", pattern(text))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -32,5 +46,11 @@ mod tests {
         assert_eq!(search_form("שָׁלוֹם"), search_form("שלום"));
         assert_eq!(search_form("ＤＡＮＡ Levi "), "dana levi");
         assert_eq!(pattern("50%_"), "50\\%\\_");
+    }
+
+    #[test]
+    fn one_and_two_letters_are_looked_for_at_the_beginning() {
+        assert_eq!((part("da"), part("dan")), ("da%".to_owned(), "%dan%".to_owned()));
+        assert_eq!(part("דָּנ"), "דנ%", "points are no letters");
     }
 }

@@ -81,7 +81,7 @@ impl Read for Users {
             query.push(" and user_id = any (").push_bind(self.ids.clone()).push(")");
         }
         if let Some(q) = &self.q {
-            query.push(" and search_form(name) like ").push_bind(format!("%{}%", text::pattern(q)));
+            query.push(" and search_form(name) like ").push_bind(text::part(q));
         }
         query.push(" order by user_id limit ").push_bind(self.limit + 1);
         let mut items: Vec<User> = query.build_query_as().fetch_all(from.connection()).await?;

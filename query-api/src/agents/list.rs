@@ -99,7 +99,7 @@ impl Read for Agents {
         query.push_bind(org.id.as_str()).push(" and agent_id > ").push_bind(after);
         if let Some(q) = &self.q {
             query.push(" and search_form(coalesce(user_listed.name, agent_id::text)) like ");
-            query.push_bind(format!("%{}%", text::pattern(q)));
+            query.push_bind(text::part(q));
         }
         query.push(" order by agent_id limit ").push_bind(self.limit + 1);
         query.push(") order by agent_id, window_days");

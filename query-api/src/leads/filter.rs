@@ -39,6 +39,11 @@ impl DateField {
         }
     }
 
+    /// What stands before the column in its index: its week, which seldom changes.
+    pub(crate) fn week(self) -> Option<&'static str> {
+        (self == Self::LastActivity).then_some("last_activity_week")
+    }
+
     pub(crate) fn position(self, fact: &Fact) -> Position {
         let at = match self {
             Self::Entered => Some(fact.entered_at),
@@ -47,6 +52,18 @@ impl DateField {
             Self::LastActivity => fact.last_activity_at,
         };
         Position([at.map_or(0, |at| at.timestamp_micros()), fact.board_id, fact.item_id])
+    }
+
+    /// The same bound for the week, by which the index is searched.
+    pub(crate) fn push_week(
+        self,
+        query: &mut QueryBuilder<Postgres>,
+        beyond: &str,
+        at: DateTime<Utc>,
+    ) {
+        if let Some(week) = self.week() {
+            query.push(format_args!(" and {week} {beyond} week_of(")).push_bind(at).push(")");
+        }
     }
 
     /// A signed cursor holds no instant that was not in a row.
@@ -122,32 +139,26 @@ impl Filter {
         };
         match (self.from, self.to) {
             (None, None) if self.date_field != DateField::Entered => {
-                query.push(format_args!(" and {column} is not null"));
+                let indexed = self.date_field.week().unwrap_or(column);
+                query.push(format_args!(" and {indexed} is not null"));
             }
             _ => {}
         }
         if let Some(from) = self.from {
             query.push(format_args!(" and {column} >= ")).push_bind(from);
+            self.date_field.push_week(query, ">=", from);
         }
         if let Some(to) = self.to {
             query.push(format_args!(" and {column} < ")).push_bind(to);
+            self.date_field.push_week(query, "<=", to);
         }
         push_ids(query, "assigned_user_id", &self.agents);
         push_ids(query, "board_id", &self.boards);
         if !self.industries.is_empty() {
             let wanted: Vec<String> = self.industries.iter().map(|i| i.to_lowercase()).collect();
-            // What `lower` does to letters beyond ASCII depends on the database's locale; the spellings that
-            // people use are found whatever it is.
-            let mut spellings = wanted.clone();
-            for industry in &self.industries {
-                spellings.extend([
-                    industry.clone(),
-                    industry.to_uppercase(),
-                    capitalised(industry),
-                ]);
-            }
-            query.push(" and (lower(coalesce(industry, 'unknown')) = any (").push_bind(wanted);
-            query.push(") or industry = any (").push_bind(spellings).push("))");
+            let (upper, lower) = letters(&wanted);
+            query.push(" and lower(translate(coalesce(industry, 'unknown'), ").push_bind(upper);
+            query.push(", ").push_bind(lower).push(")) = any (").push_bind(wanted).push(")");
         }
         self.push_status(query);
         if let Some(least) = self.min_amount {
@@ -157,10 +168,7 @@ impl Filter {
             query.push(" and deal_amount <= ").push_bind(most);
         }
         if let Some(q) = &self.q {
-            // Anywhere in the name; under three characters at its beginning, which an index can find.
-            let anywhere = if text::search_form(q).chars().count() < 3 { "" } else { "%" };
-            let pattern = format!("{anywhere}{}%", text::pattern(q));
-            query.push(" and search_form(lead_fact.name) like ").push_bind(pattern);
+            query.push(" and search_form(lead_fact.name) like ").push_bind(text::part(q));
         }
     }
 
@@ -177,10 +185,19 @@ impl Filter {
     }
 }
 
-fn capitalised(text: &str) -> String {
-    let mut letters = text.chars();
-    let first = letters.next().map(|letter| letter.to_uppercase().to_string());
-    first.unwrap_or_default() + &letters.as_str().to_lowercase()
+/// The letters beyond ASCII of these texts, as capitals and as they are: what `lower` does to such letters
+/// depends on the database's locale.
+fn letters(texts: &[String]) -> (String, String) {
+    let beyond = texts.iter().flat_map(|text| text.chars()).filter(|letter| !letter.is_ascii());
+    let pairs = beyond.filter_map(|letter| {
+        let mut capital = letter.to_uppercase();
+        match (capital.next(), capital.next()) {
+            (Some(capital), None) => Some((capital, letter)),
+            // Of two letters, as that of ß: it is no capital of the one.
+            _ => None,
+        }
+    });
+    pairs.unzip()
 }
 
 /// One id by `=`: then an index that begins with it keeps its order, and nothing is sorted.
@@ -193,5 +210,16 @@ fn push_ids(query: &mut QueryBuilder<Postgres>, column: &str, ids: &[i64]) {
         _ => {
             query.push(format_args!(" and {column} = any (")).push_bind(ids.to_vec()).push(")");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_beyond_ascii_have_their_capitals_beside_them() {
+        let found = letters(&["énergie".to_owned(), "straße ж".to_owned(), "plain".to_owned()]);
+        assert_eq!(found, ("ÉЖ".to_owned(), "éж".to_owned()));
     }
 }

@@ -264,7 +264,7 @@ async fn a_worker_of_before_a_swap_writes_nothing_and_one_on_another_table_remem
     // Another table under the name, with other leads, and a mark about none of them.
     sqlx::raw_sql(
         "create schema aside;
-         create table other (like lead_fact including all);
+         create table other (like lead_fact including all excluding generated);
          insert into other select * from lead_fact where item_id % 2 = 0;
          alter table lead_fact set schema aside;
          alter table other rename to lead_fact;

@@ -45,6 +45,69 @@ async fn pages_give_every_lead_once_in_either_order_also_while_others_are_insert
     assert_eq!(ids(&next)[0], expected[10]);
 }
 
+/// Their index has weeks: the order within one, and from one to the next, is the pages' own.
+#[tokio::test(flavor = "multi_thread")]
+async fn leads_by_their_last_activity_come_in_its_order_in_whatever_pages() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(100).await;
+    // In another order than they came, over ten weeks, two at each instant, and one in ten without any.
+    reads
+        .run(
+            "update lead_fact set last_activity_at = case when item_id % 10 > 0 then
+                 '2026-03-02T00:00:00Z'::timestamptz + item_id * 37 % 101 / 2 * interval '33 h' end
+             where item_id <= $1",
+            100,
+        )
+        .await;
+    let expected: Vec<i64> = sqlx::query_scalar(
+        "select item_id from lead_fact where last_activity_at is not null
+         order by last_activity_at desc, board_id desc, item_id desc",
+    )
+    .fetch_all(&reads.ground.database.pool)
+    .await
+    .unwrap();
+    assert_eq!(expected.len(), 90);
+    let path = "/v1/leads?lifecycle=all&date_field=last_activity";
+    assert_eq!(walk(&reads, &format!("{path}&limit=7")).await, expected);
+    let mut oldest_first = walk(&reads, &format!("{path}&limit=9&order=asc")).await;
+    oldest_first.reverse();
+    assert_eq!(oldest_first, expected);
+    let (from, to) = ("2026-03-10T12:00:00Z", "2026-04-20T03:00:00Z");
+    let span = walk(&reads, &format!("{path}&limit=5&from={from}&to={to}")).await;
+    let within: Vec<i64> = sqlx::query_scalar(
+        "select item_id from lead_fact where last_activity_at >= $1::timestamptz and last_activity_at < $2::timestamptz
+         order by last_activity_at desc, board_id desc, item_id desc",
+    )
+    .bind(from)
+    .bind(to)
+    .fetch_all(&reads.ground.database.pool)
+    .await
+    .unwrap();
+    assert!(within.len() > 20 && span == within, "{span:?}\n{within:?}");
+}
+
+/// `lower` of such a database knows ASCII only.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_industry_is_found_in_any_case_whatever_the_locale() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(4).await;
+    reads
+        .run(
+            "update lead_fact set industry = (array['ÉNERGIE verte', 'Énergie Verte', 'Energie', null])[item_id],
+                 lifecycle = 'active' where item_id <= $1",
+            4,
+        )
+        .await;
+    sqlx::query("alter table lead_fact alter column industry type text collate \"C\"")
+        .execute(&reads.ground.database.pool)
+        .await
+        .unwrap();
+    for asked in ["%C3%A9nergie+verte", "%C3%89NERGIE+VERTE", "%C3%89nergie+verte"] {
+        assert_eq!(walk(&reads, &format!("/v1/leads?industry={asked}")).await, [1, 2], "{asked}");
+    }
+    assert_eq!(walk(&reads, "/v1/leads?industry=ENERGIE&industry=Unknown").await, [3, 4]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn filters_combine_and_a_cursor_is_good_only_for_its_own() {
     let reads = Reads::start(false, &[]).await;
@@ -82,6 +145,9 @@ async fn filters_combine_and_a_cursor_is_good_only_for_its_own() {
     assert_eq!(other.json()["errors"][0]["parameter"], "cursor");
     let larger = reads.read(&format!("/v1/leads?limit=2&state=won&cursor={cursor}")).await;
     assert_eq!(ids(&larger).len(), 2, "the size of a page may change");
+    let counted = format!("/v1/leads?limit=1&state=won&count=exact&cursor={cursor}");
+    let all = ids_of("state=won").await.len();
+    assert_eq!(reads.read(&counted).await["count"], all, "and whether all are counted");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! The other lists: agents, users, search, meta; and the figures by time, industry and for the earlier product.
 
 use serde_json::{Value, json};
+use tests::harness::{PATIENCE, wait_until};
 
 use super::fixture::{METRICS, Reads, USERS};
 
@@ -24,6 +25,10 @@ async fn agents_come_with_all_windows_page_by_page() {
         (vec!["7004".to_owned()], &Value::Null)
     );
     assert_eq!(texts(&reads.read("/v1/agents?q=DAN").await, "agent_id"), ["7001", "7003"]);
+    let beginning = reads.read("/v1/agents?q=da").await;
+    assert_eq!(texts(&beginning, "agent_id"), ["7001", "7003"]);
+    let inside = reads.read("/v1/agents?q=vi").await;
+    assert_eq!(texts(&inside, "agent_id"), [""; 0], "two letters: prefix only");
     let one = reads.read("/v1/agents/7003").await;
     assert_eq!(one["agent_name"], "Danny 50%");
     assert_eq!(one["windows"][2]["window_days"], 90);
@@ -37,6 +42,9 @@ async fn users_show_their_mail_only_to_who_may_see_it() {
     let all = reads.read("/v1/users?ids=7001,7003&ids=7004").await;
     assert_eq!(texts(&all, "user_id"), ["7001", "7003", "7004"]);
     assert_eq!(all["items"][0]["email"], "a@example.com");
+    assert_eq!(texts(&reads.read("/v1/users?q=levi").await, "user_id"), ["7001"]);
+    assert_eq!(texts(&reads.read("/v1/users?q=vi").await, "user_id"), [""; 0]);
+    assert_eq!(texts(&reads.read("/v1/users?q=a").await, "user_id"), ["7004"]);
     let key = reads.ground.create_key("demo", &["users:read"]);
     let without = reads.get_as(&key, "/v1/users?ids=7001,7003&ids=7004", &[]).await;
     assert!(!without.body.contains("example.com"), "{without:?}");
@@ -63,6 +71,80 @@ async fn search_finds_exact_then_prefix_then_parts_with_and_without_points() {
     assert_eq!(texts(&reads.read("/v1/search?q=0%25").await, "name"), [""; 0]);
     assert_eq!(texts(&reads.read("/v1/search?q=+50%25").await, "agent_id"), ["7003"]);
     assert_eq!(reads.get("/v1/search").await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_better_hit_stands_before_a_worse_one_whatever_it_is() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(6).await;
+    reads.run(USERS, 5).await;
+    reads
+        .run(
+            "update monday_user set name = (array['Acme', 'Acme Zoe', 'Acme Avi', 'The Acme', 'Big Acme'])[user_id - 7000]
+             where user_id > $1",
+            0,
+        )
+        .await;
+    reads
+        .run(
+            "update lead_fact set lifecycle = 'active',
+                 name = (array['ACME', 'Acme', 'Acme Ltd', 'An Acme', 'Acme Avi', 'Other'])[item_id] where item_id > $1",
+            0,
+        )
+        .await;
+    let hits = reads.read("/v1/search?q=acme&limit=20").await;
+    let found: Vec<_> = ["match", "name", "type"].map(|field| texts(&hits, field)).into();
+    let told: Vec<String> =
+        (0..found[0].len()).map(|n| [0, 1, 2].map(|f| found[f][n].as_str()).join(" ")).collect();
+    let expected = [
+        "exact Acme agent",
+        "exact Acme lead",
+        "exact ACME lead",
+        "prefix Acme Avi agent",
+        "prefix Acme Avi lead",
+        "prefix Acme Ltd lead",
+        "prefix Acme Zoe agent",
+        "trigram An Acme lead",
+        "trigram Big Acme agent",
+        "trigram The Acme agent",
+    ];
+    assert_eq!(told, expected);
+    for limit in 1..10 {
+        let cut = reads.read(&format!("/v1/search?q=acme&limit={limit}")).await;
+        assert_eq!(texts(&cut, "match"), found[0][..limit], "{limit}");
+        assert_eq!(texts(&cut, "name"), found[1][..limit], "{limit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn meta_lists_no_more_than_a_thousand_and_says_so() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(1100).await;
+    let whole = reads.read("/v1/meta").await;
+    assert_eq!(
+        (&whole["statuses_complete"], &whole["industries_complete"]),
+        (&json!(true), &json!(true))
+    );
+    reads
+        .run(
+            "update lead_fact set lifecycle = 'active', status_id = item_id, industry = 'i' || item_id
+             where item_id > $1",
+            50,
+        )
+        .await;
+    reads.publish().await;
+    wait_until("they are cut", PATIENCE, async || {
+        reads.read("/v1/meta").await["statuses_complete"] == false
+    })
+    .await;
+    let cut = reads.read("/v1/meta").await;
+    assert_eq!(cut["industries_complete"], false);
+    let (statuses, industries) = (cut["statuses"].as_array(), cut["industries"].as_array());
+    assert_eq!((statuses.unwrap().len(), industries.unwrap().len()), (1000, 1000));
+    assert!(industries.unwrap().contains(&json!("finance")), "those of the most leads stay");
+    let of_one = |status: &&Value| status["leads"] == 1;
+    let common = statuses.unwrap().iter().filter(|status| !of_one(status)).count();
+    assert_eq!(common, 2, "both boards have leads of one status");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,5 +227,34 @@ async fn industries_meta_and_the_earlier_product_read_the_same_leads() {
         let refused = reads.api.get(&format!("/outcomes/summary?{wrong}"), &key).await.unwrap();
         assert_eq!((refused.status, &refused.json()["ok"]), (400, &json!(false)), "{wrong}");
     }
-    assert_eq!(reads.api.page("/outcomes/summary").await.status, 401);
+    let unknown = reads.api.page("/outcomes/summary").await;
+    assert_eq!((unknown.status, &unknown.json()["ok"]), (401, &json!(false)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_earlier_products_answers_are_cached_limited_and_wait_like_the_others() {
+    let reads = Reads::start(false, &[("LEADPULSE_QUERY_API_RATE_LIMIT", "2")]).await;
+    reads.fill(9).await;
+    reads.applied(5).await;
+    let get = async |path: &str, more: &[(&str, &str)]| {
+        let headers = [&[("x-api-key", reads.key.as_str())], more].concat();
+        reads.api.get(path, &headers).await.unwrap()
+    };
+    let path = "/outcomes/summary?windowDays=7";
+    let first = get(path, &[]).await;
+    assert_eq!((first.status, first.header("leadpulse-seq")), (200, Some("5")), "{first:?}");
+    let second = get(path, &[("if-none-match", first.header("etag").unwrap())]).await;
+    assert_eq!((second.status, second.body.as_str()), (304, ""));
+    assert!(second.header("cache-status").unwrap().starts_with("memory; hit"), "{second:?}");
+    let behind = get("/outcomes/summary?min_seq=6", &[]).await;
+    assert_eq!((behind.status, &behind.json()["ok"]), (503, &json!(false)));
+    let mut refused = behind;
+    for board in 0..100 {
+        refused = get(&format!("/outcomes/summary?boardId={board}"), &[]).await;
+        if refused.status == 429 {
+            break;
+        }
+    }
+    assert_eq!((refused.status, &refused.json()["ok"]), (429, &json!(false)));
+    assert!(refused.header("retry-after").is_some() && refused.header("ratelimit").is_some());
 }

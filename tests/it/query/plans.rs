@@ -68,12 +68,15 @@ fn statements(reads: &Reads) -> usize {
 }
 
 /// The common combinations of a dashboard, and what finds them.
-const INDEXED: [(&str, &str); 19] = [
+const INDEXED: [(&str, &str); 22] = [
     ("/v1/leads?limit=51", "lead_fact_entered"),
     ("/v1/leads?from=2026-01-01&to=2030-01-01&state=won", "lead_fact_entered"),
     ("/v1/leads?order=asc&board_id=9001", "lead_fact_entered"),
     ("/v1/leads?date_field=first_touch", "lead_fact_first_touch"),
     ("/v1/leads?date_field=closed_won&min_amount=5", "lead_fact_closed_won"),
+    ("/v1/leads?date_field=last_activity", "lead_fact_last_activity"),
+    ("/v1/leads?date_field=last_activity&order=asc&from=2026-01-01", "lead_fact_last_activity"),
+    ("/v1/leads?date_field=last_activity&to=2030-01-01&state=won", "lead_fact_last_activity"),
     ("/v1/leads?agent_id=7001", "lead_fact"),
     ("/v1/leads?agent_id=7001&state=open", "lead_fact"),
     ("/v1/leads/9002/10", "lead_fact_pkey"),
@@ -114,7 +117,10 @@ async fn common_reads_find_their_rows_by_an_index_and_sort_no_more_than_a_page()
     }
     reads.api.kill_and_restart();
     reads.api.wait_until_ready().await;
-    for (path, index) in INDEXED {
+    let page = reads.read("/v1/leads?date_field=last_activity&limit=7").await;
+    let cursor = page["next_cursor"].as_str().unwrap();
+    let second = format!("/v1/leads?date_field=last_activity&limit=7&cursor={cursor}");
+    for (path, index) in INDEXED.into_iter().chain([(&*second, "lead_fact_last_activity")]) {
         let before = fs::read_to_string(&log).unwrap_or_default().len();
         let answer = reads.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
@@ -141,7 +147,7 @@ insert into lead_fact (org_id, board_id, item_id, name, status_id, status_label,
     last_event_at, last_seq, fold_state)
 select (array['demo', 'other', 'c', 'd', 'e', 'f', 'g', 'h', 'i', 'j'])[n % 10 + 1], 9001 + n % 20 / 10, n,
     'Lead ' || n, 5, 'New', 7000 + n / 10 % 50, n % 1000, (array['Finance', 'Health', null])[n % 3 + 1],
-    now() - random() * interval '400 d', 'created', now() - random() * interval '300 d', now(),
-    case when n % 30 < 10 then 'won' else 'open' end,
+    now() - random() * interval '400 d', 'created', now() - random() * interval '300 d',
+    now() - random() * interval '300 d', case when n % 30 < 10 then 'won' else 'open' end,
     case when n % 30 < 10 then now() - random() * interval '300 d' end, 7000 + n / 10 % 50, 'active', now(), n, ''
 from generate_series(1, $1) as n";

@@ -57,7 +57,7 @@ async fn imagine(
     leads: &[(&LeadKey, &Touched)],
 ) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(
-        "create temp table lead_fact (like public.lead_fact including all) on commit drop;
+        "create temp table lead_fact (like public.lead_fact including all excluding generated) on commit drop;
          create temp table agent_metrics (like public.agent_metrics including all) on commit drop",
     )
     .execute(&mut *connection)
