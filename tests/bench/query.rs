@@ -2,6 +2,7 @@
 //! leads; and what happens when many come at once.
 
 mod bare;
+mod hits;
 pub(crate) mod load;
 mod questions;
 pub(crate) mod stage;
@@ -30,6 +31,9 @@ pub(crate) struct Options {
     /// Seconds of each measurement
     #[arg(long, default_value_t = 4)]
     seconds: u64,
+    /// How often hits are measured beside the bare server; the round with the middle share is shown
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
     /// Leads of the ten orgs together
     #[arg(long, default_value_t = 2_000_000)]
     leads: i64,
@@ -84,7 +88,7 @@ pub(crate) async fn run(options: &Options) {
     }
     let _projector = stage.projector().await;
     if wanted(Part::Hits) {
-        hits(&stage, span).await;
+        hits::measure(&stage, options.rounds, span).await;
     }
     if wanted(Part::Misses) {
         misses(&stage, span).await;
@@ -111,81 +115,6 @@ pub(crate) async fn run(options: &Options) {
 
 fn always(request: Arc<[u8]>) -> Requests {
     Arc::new(move |_| Arc::clone(&request))
-}
-
-/// (a) to (d): finished answers of two lengths.
-async fn hits(stage: &Stage, span: Duration) {
-    let mut rows = Vec::new();
-    let reads = ["/v1/kpis/summary?from=2026-01-01&to=2026-02-01", "/v1/leads?limit=50"];
-    for path in reads {
-        let api = stage.query_api(&[("CACHE_TTL_SECONDS", "3600")]).await;
-        let client = read(api.port, &stage.keys[0], path).await;
-        let (body, tag) = (client.body().to_vec(), client.header("etag").unwrap());
-        let load = |port| Load::new(port, CONNECTIONS, span);
-        let bare = stage.bare(&body).await;
-        let plain = always(request(&stage.keys[0], path, ""));
-        load(bare.port).run(Arc::clone(&plain)).await;
-        let mut a = load(bare.port).run(Arc::clone(&plain)).await.all(200, "");
-        drop(bare);
-        load(api.port).run(Arc::clone(&plain)).await;
-        let mut b = load(api.port).run(plain).await.all(200, "memory; hit");
-        // Another version of the read models since then means another instant in the body, and another tag.
-        let tag = read(api.port, &stage.keys[0], path).await.header("etag").unwrap_or(tag);
-        let known = always(request(&stage.keys[0], path, &format!("if-none-match: {tag}\r\n")));
-        let mut c = load(api.port).run(known).await.all(304, "memory; hit");
-        let base = a.rate;
-        let mut row = |name: &str, figures: &mut load::Figures| {
-            rows.push(vec![
-                format!("{name}, {} bytes", body.len()),
-                per_second(figures.rate),
-                format!("{:.2}", figures.rate / base),
-                figures.spread(),
-            ]);
-        };
-        row("(a) bare axum", &mut a);
-        row("(b) first level", &mut b);
-        row("(c) 304", &mut c);
-    }
-    rows.push(redis(stage).await);
-    table(&["answer", "rate at 64 connections", "share of (a)", "p50 / p99"], &rows);
-}
-
-/// (d): what another process has left in Redis, each answer asked for once.
-async fn redis(stage: &Stage) -> Vec<String> {
-    const ANSWERS: u64 = 20_000;
-    let keys = stage.orgs().to_vec();
-    let questions: Requests = Arc::new(move |n| {
-        let (key, agent) = (&keys[n as usize % ORGS], 7000 + n / ORGS as u64 % 500);
-        let limit = 10 + n / (ORGS as u64 * 500);
-        request(key, &format!("/v1/leads?agent_id={agent}&limit={limit}"), "")
-    });
-    let load = |port| Load {
-        most: Some(ANSWERS),
-        ..Load::new(port, CONNECTIONS, Duration::from_secs(120))
-    };
-    let first = stage.query_api(&[("CACHE_TTL_SECONDS", "3600")]).await;
-    load(first.port).run(Arc::clone(&questions)).await;
-    drop(first);
-    let second = stage.query_api(&[("CACHE_TTL_SECONDS", "3600")]).await;
-    // The breaker closes with the first answer that its watcher gets.
-    wait_until("redis is in use", PATIENCE, async || {
-        second.metric("query_api_redis_breaker_closed", &[]).await >= 1.0
-    })
-    .await;
-    let half = Load { most: Some(ANSWERS / 2), ..load(second.port) };
-    let mut full = half.run(Arc::clone(&questions)).await;
-    let hits = full.from(200, "redis; hit, memory; fwd=miss; stored");
-    assert!(hits * 100 > full.times.len() * 95, "{:?}", full.origins);
-    let rest: Requests = Arc::new(move |n| questions(n + ANSWERS / 2));
-    let half = Load { rate: Some(full.rate / 2.0), ..half };
-    let mut calm = half.run(rest).await;
-    let share = hits as f64 / full.times.len() as f64 * 100.0;
-    vec![
-        format!("(d) Redis, {share:.0} % hits"),
-        per_second(full.rate),
-        String::new(),
-        format!("{}; at half the rate {}", full.spread(), calm.spread()),
-    ]
 }
 
 const MISSES: [&str; 5] = [

@@ -17,7 +17,7 @@ use xtask::servers::{
 
 use super::load::Client;
 use crate::{
-    report::{PEAK, RESIDENT, memory_mib},
+    report::{PEAK, RESIDENT, cpu_seconds, memory_mib},
     stage::{drop_indexes, make_indexes},
 };
 
@@ -242,6 +242,11 @@ impl Running {
             .lines()
             .filter(|line| line.starts_with(name) && words.iter().all(|word| line.contains(word)));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
+    /// Seconds that it has computed.
+    pub(super) fn cpu_seconds(&self) -> f64 {
+        cpu_seconds(self.process.pid()).unwrap()
     }
 
     /// MiB that it holds now.
