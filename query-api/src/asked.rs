@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::{
-    extract::{FromRequestParts, RawPathParams},
+    extract::{FromRequestParts, MatchedPath, RawPathParams},
     http::{HeaderMap, Uri, request::Parts},
 };
 
 use crate::{
     auth::{Caller, Scope},
+    front::Words,
     params::Params,
     problem::Problem,
     state::App,
@@ -17,6 +18,8 @@ use crate::{
 pub(crate) struct Asked {
     pub(crate) app: Arc<App>,
     pub(crate) headers: HeaderMap,
+    /// The words that it was asked in, and its route: for whoever asks the same again.
+    pub(crate) words: Option<(Words, MatchedPath)>,
     path: Vec<(String, String)>,
     uri: Uri,
 }
@@ -28,9 +31,11 @@ impl FromRequestParts<Arc<App>> for Asked {
         // A path that is no text names nothing.
         let path =
             RawPathParams::from_request_parts(parts, app).await.map_err(|_| Problem::NotFound)?;
+        let words = parts.extensions.get().copied().zip(parts.extensions.get().cloned());
         Ok(Self {
             app: Arc::clone(app),
             headers: parts.headers.clone(),
+            words,
             path: path.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             uri: parts.uri.clone(),
         })

@@ -4,7 +4,10 @@ mod key;
 mod manage;
 mod scope;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::http::{HeaderMap, header};
 use chrono::{DateTime, Utc};
@@ -29,6 +32,8 @@ pub(crate) struct Caller {
     /// Of the key: to ask for it again.
     hash: [u8; 32],
     scopes: Scopes,
+    /// Then the key is looked up again, or it expires.
+    believed_until: Instant,
 }
 
 impl Caller {
@@ -37,7 +42,12 @@ impl Caller {
         let scopes = [Scope::Leads, Scope::Metrics].into_iter().chain(pii.then_some(Scope::Pii));
         let scopes: Vec<_> = scopes.map(|scope| scope.as_str().to_owned()).collect();
         let (org, scopes) = (Arc::clone(org), Scopes::of(&scopes));
-        Self { org, key_id: Uuid::nil(), hash: [0; 32], scopes }
+        Self { org, key_id: Uuid::nil(), hash: [0; 32], scopes, believed_until: Instant::now() }
+    }
+
+    /// Need the key not be looked up again yet?
+    pub(crate) fn is_believed(&self, now: Instant) -> bool {
+        now < self.believed_until
     }
 
     pub(crate) fn is_the_service(&self) -> bool {
@@ -67,7 +77,14 @@ struct Stored {
 pub(crate) struct Keys {
     pool: PgPool,
     orgs: Orgs,
-    known: moka::future::Cache<[u8; 32], Option<Arc<Stored>>>,
+    known: moka::future::Cache<[u8; 32], Option<Arc<Found>>>,
+}
+
+/// A key, and until when it is believed.
+#[derive(Debug)]
+struct Found {
+    stored: Stored,
+    until: Instant,
 }
 
 impl Keys {
@@ -93,7 +110,7 @@ impl Keys {
     /// The key of the whole instance that a request with `Authorization: Bearer lp_…` has.
     pub(crate) async fn of_the_instance(&self, headers: &HeaderMap) -> Result<Uuid, Problem> {
         let hash = key::hash(bearer(headers)?).ok_or(Problem::Unauthorized)?;
-        let stored = self.good(hash).await?;
+        let stored = &self.good(hash).await?.stored;
         let instance = Scope::Instance;
         let may = stored.scopes.iter().any(|scope| scope == instance.as_str());
         if stored.org_id.is_none() && may {
@@ -113,31 +130,35 @@ impl Keys {
     }
 
     async fn by_hash(&self, hash: [u8; 32]) -> Result<Caller, Problem> {
-        let stored = self.good(hash).await?;
+        let found = self.good(hash).await?;
+        let Found { stored, until } = &*found;
         let org_id = stored.org_id.as_ref().ok_or(Problem::OfNoOrg)?;
         let org = self.orgs.get(org_id).cloned().ok_or(Problem::Unauthorized)?;
-        Ok(Caller { org, key_id: stored.id, hash, scopes: Scopes::of(&stored.scopes) })
+        let scopes = Scopes::of(&stored.scopes);
+        Ok(Caller { org, key_id: stored.id, hash, scopes, believed_until: *until })
     }
 
     /// The key, if it is known and neither expired nor revoked.
-    async fn good(&self, hash: [u8; 32]) -> Result<Arc<Stored>, Problem> {
-        let stored = match self.known.get(&hash).await {
-            Some(stored) => stored,
+    async fn good(&self, hash: [u8; 32]) -> Result<Arc<Found>, Problem> {
+        let found = match self.known.get(&hash).await {
+            Some(found) => found,
             None => {
                 let looked_up = self.known.try_get_with(hash, self.look_up(hash)).await;
                 looked_up.map_err(|error| Problem::from(&*error))?
             }
         };
-        let stored = stored.ok_or(Problem::Unauthorized)?;
-        let expired = stored.expires_at.is_some_and(|at| at <= Utc::now());
-        if expired || stored.revoked_at.is_some() {
+        let found = found.ok_or(Problem::Unauthorized)?;
+        let expired = found.stored.expires_at.is_some_and(|at| at <= Utc::now());
+        if expired || found.stored.revoked_at.is_some() {
             return Err(Problem::Unauthorized);
         }
-        Ok(stored)
+        Ok(found)
     }
 
     /// Notes the use at most once a minute and key: a read must not become a write.
-    async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Arc<Stored>>, sqlx::Error> {
+    async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Arc<Found>>, sqlx::Error> {
+        // From before the question: a key that is revoked meanwhile is not believed for longer.
+        let (asked, now) = (Instant::now(), Utc::now());
         let stored: Option<Stored> = sqlx::query_as(
             "with used as (
                  update api_key set last_used_at = now()
@@ -147,7 +168,11 @@ impl Keys {
         .bind(hash.as_slice())
         .fetch_optional(&self.pool)
         .await?;
-        Ok(stored.map(Arc::new))
+        Ok(stored.map(|stored| {
+            let left = stored.expires_at.map(|at| (at - now).to_std().unwrap_or_default());
+            let until = asked + left.unwrap_or(BELIEVED).min(BELIEVED);
+            Arc::new(Found { stored, until })
+        }))
     }
 }
 

@@ -43,9 +43,9 @@ const MEDIUM: Duration = Duration::from_secs(300);
 const LONG: Duration = Duration::from_secs(1800);
 
 pub(crate) struct Cache {
-    near: moka::future::Cache<String, Arc<Entry>>,
+    near: moka::sync::Cache<String, Arc<Entry>>,
     far: Arc<Shared>,
-    flights: moka::future::Cache<String, Arc<Flight>>,
+    flights: moka::sync::Cache<String, Arc<Flight>>,
     short: Duration,
     tally: Tally,
     evicted: Arc<AtomicU64>,
@@ -129,7 +129,7 @@ impl Cache {
         };
         let evicted = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&evicted);
-        let near = moka::future::Cache::builder()
+        let near = moka::sync::Cache::builder()
             .max_capacity(BYTES)
             .weigher(weight)
             .expire_after(UntilOfNoUse)
@@ -139,7 +139,7 @@ impl Cache {
                 }
             })
             .build();
-        let flights = moka::future::Cache::builder()
+        let flights = moka::sync::Cache::builder()
             .max_capacity(FLIGHTS)
             .time_to_idle(Duration::from_secs(30))
             .build();
@@ -182,8 +182,8 @@ impl Cache {
 
     /// The answer from memory, if it has what was asked for, and whether it is fresh. One that has just
     /// got old still serves, while it is made anew.
-    pub(crate) async fn near(&self, key: &str, min_seq: i64) -> Option<(Arc<Entry>, bool)> {
-        let entry = self.near.get(key).await?;
+    pub(crate) fn near(&self, key: &str, min_seq: i64) -> Option<(Arc<Entry>, bool)> {
+        let entry = self.near.get(key)?;
         let now = db::now();
         let fresh = entry.serves(min_seq, now);
         if !fresh && !entry.serves(min_seq, now - self.grace(now)) {
@@ -203,7 +203,7 @@ impl Cache {
             return None;
         }
         let entry = Arc::new(entry);
-        self.near.insert(key.to_owned(), Arc::clone(&entry)).await;
+        self.near.insert(key.to_owned(), Arc::clone(&entry));
         Some(entry)
     }
 
@@ -212,27 +212,27 @@ impl Cache {
         self.far.lease(key).await
     }
 
-    pub(crate) async fn store(&self, key: &str, entry: &Arc<Entry>) {
-        self.near.insert(key.to_owned(), Arc::clone(entry)).await;
+    pub(crate) fn store(&self, key: &str, entry: &Arc<Entry>) {
+        self.near.insert(key.to_owned(), Arc::clone(entry));
         let lives = (entry.fresh_until - db::now()).to_std().unwrap_or_default();
         self.far.put(key, lives, || entry.encode(key));
     }
 
     /// The answer that somebody else has made while this question waited: it was fresh when it was asked, or
     /// later.
-    pub(crate) async fn made_since(
+    pub(crate) fn made_since(
         &self,
         key: &str,
         min_seq: i64,
         asked: DateTime<Utc>,
     ) -> Option<Arc<Entry>> {
-        let entry = self.near.get(key).await.filter(|entry| entry.serves(min_seq, asked))?;
+        let entry = self.near.get(key).filter(|entry| entry.serves(min_seq, asked))?;
         entry.asked.fetch_add(1, Ordering::Relaxed);
         Some(entry)
     }
 
-    pub(crate) async fn flight(&self, key: &str) -> Arc<Flight> {
-        self.flights.get_with_by_ref(key, async { Arc::default() }).await
+    pub(crate) fn flight(&self, key: &str) -> Arc<Flight> {
+        self.flights.get_with_by_ref(key, Arc::default)
     }
 
     pub(crate) fn count(&self, family: &'static str, origin: Origin) {

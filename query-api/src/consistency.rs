@@ -22,6 +22,7 @@ use crate::{
     asked::Asked,
     auth::Scope,
     db::{self, Snapshot},
+    header::{AS_OF, SEQ},
     problem::Problem,
     value::{instant, seconds},
 };
@@ -135,9 +136,9 @@ pub(crate) async fn consistency(asked: Asked) -> Result<Response, Problem> {
     let mut response = Json(answer).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    headers.insert("leadpulse-seq", HeaderValue::from(applied));
+    headers.insert(SEQ, HeaderValue::from(applied));
     if let Ok(at) = HeaderValue::try_from(instant(now)) {
-        headers.insert("leadpulse-as-of", at);
+        headers.insert(AS_OF, at);
     }
     left.tell(headers);
     Ok(response)

@@ -1,6 +1,6 @@
 //! All addresses on one screen, and what happens to every request.
 
-mod observe;
+pub(crate) mod observe;
 
 use std::sync::Arc;
 

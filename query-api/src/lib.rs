@@ -11,6 +11,8 @@ mod consistency;
 mod cursor;
 mod db;
 mod export;
+mod front;
+mod header;
 pub mod http;
 pub mod kpis;
 pub mod leads;

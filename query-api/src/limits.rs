@@ -11,7 +11,11 @@ use std::{
 use axum::http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
-use crate::{auth::Caller, problem::Problem};
+use crate::{
+    auth::Caller,
+    header::{RATELIMIT, RATELIMIT_POLICY},
+    problem::Problem,
+};
 
 /// A bucket holds what comes back in so many seconds.
 const BURST: f64 = 5.0;
@@ -20,6 +24,9 @@ pub(crate) struct Limits {
     key: Quota,
     org: Quota,
     buckets: Mutex<Buckets>,
+    /// What answers say of the limits: of a key and its org, and of a key of the whole instance.
+    policy: HeaderValue,
+    instance_policy: HeaderValue,
 }
 
 /// Of keys that are good: as many as the orgs have, no more.
@@ -41,10 +48,11 @@ struct Quota {
 }
 
 /// What a caller has left, of its key's bucket and of its org's, where the key is of one.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Left {
-    key: (f64, f64),
-    org: Option<(f64, f64)>,
+    key: f64,
+    org: Option<f64>,
+    policy: HeaderValue,
 }
 
 impl Quota {
@@ -70,7 +78,14 @@ impl Quota {
 impl Limits {
     pub(crate) fn new(per_key: u32, per_org: u32) -> Self {
         let quota = |points: u32| Quota { per_second: f64::from(points) };
-        Self { key: quota(per_key), org: quota(per_org), buckets: Mutex::default() }
+        let (key, org) = (quota(per_key), quota(per_org));
+        let (most_key, most_org) = (whole(key.most()), whole(org.most()));
+        let (buckets, burst) = (Mutex::default(), whole(BURST));
+        let of_key = format!("\"key\";q={most_key};w={burst}");
+        let of_both = format!("{of_key}, \"org\";q={most_org};w={burst}");
+        let header = |text| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""));
+        let (policy, instance_policy) = (header(of_both), header(of_key));
+        Self { key, org, buckets, policy, instance_policy }
     }
 
     /// Takes the points of a key of the whole instance, which has no org's bucket.
@@ -79,7 +94,8 @@ impl Limits {
         let mut buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
         let bucket = buckets.keys.entry(key_id).or_insert_with(|| self.key.full(now));
         let filled = self.key.fill(bucket, cost, now);
-        let left = Left { key: (bucket.points, self.key.most()), org: None };
+        let policy = self.instance_policy.clone();
+        let left = Left { key: bucket.points, org: None, policy };
         let cost = filled.map_err(|wait| Problem::too_many(wait, left))?;
         bucket.points -= cost;
         Ok(())
@@ -111,8 +127,7 @@ impl Limits {
     }
 
     fn of(&self, key: &Bucket, org: &Bucket) -> Left {
-        let org = (org.points, self.org.most());
-        Left { key: (key.points, self.key.most()), org: Some(org) }
+        Left { key: key.points, org: Some(org.points), policy: self.policy.clone() }
     }
 
     /// What is left, for an answer from memory: it costs nothing.
@@ -123,27 +138,25 @@ impl Limits {
 
 impl Left {
     /// The headers of draft-ietf-httpapi-ratelimit-headers.
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "tokens are few and not below none"
-    )]
-    pub(crate) fn tell(self, headers: &mut HeaderMap) {
-        // Whole numbers: to write a float takes ten times as long, which was a share of every answer.
-        let whole = |number: f64| number.max(0.0) as u64;
-        let (key, most, burst) = (whole(self.key.0), whole(self.key.1), whole(BURST));
-        let mut policy = format!("\"key\";q={most};w={burst}");
-        let mut left = format!("\"key\";r={key}");
-        if let Some((org, most)) = self.org {
-            let (org, most) = (whole(org), whole(most));
+    pub(crate) fn tell(&self, headers: &mut HeaderMap) {
+        let mut left = format!("\"key\";r={}", whole(self.key));
+        if let Some(org) = self.org {
             // Writing to a text does not fail.
-            let _ = write!(policy, ", \"org\";q={most};w={burst}");
-            let _ = write!(left, ", \"org\";r={org}");
+            let _ = write!(left, ", \"org\";r={}", whole(org));
         }
-        if let (Ok(policy), Ok(left)) = (HeaderValue::try_from(policy), HeaderValue::try_from(left))
-        {
-            headers.insert("ratelimit-policy", policy);
-            headers.insert("ratelimit", left);
+        headers.insert(RATELIMIT_POLICY, self.policy.clone());
+        if let Ok(left) = HeaderValue::try_from(left) {
+            headers.insert(RATELIMIT, left);
         }
     }
+}
+
+/// Whole points: to write a float takes ten times as long, which was a share of every answer.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "points are few and not below none"
+)]
+fn whole(points: f64) -> u64 {
+    points.max(0.0) as u64
 }

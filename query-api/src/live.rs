@@ -42,7 +42,7 @@ pub(crate) async fn stream(asked: Asked) -> Result<Response, Problem> {
     let topics = topics(&caller, asked.params())?;
     let Asked { app, headers, .. } = asked;
     let left = app.limits.admit(&caller, 1)?;
-    let place = app.hub.enter(caller.key_id, left)?;
+    let place = app.hub.enter(caller.key_id, &left)?;
     let seen = headers.get("last-event-id").and_then(|id| id.to_str().ok());
     let subscription = app.hub.subscribe(&caller.org.id, seen.map(|id| id.parse().unwrap_or(-1)));
     let mut look = interval(LOOK);

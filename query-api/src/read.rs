@@ -3,6 +3,7 @@
 use std::{future::Future, sync::Arc, time::Duration};
 
 use axum::{
+    extract::MatchedPath,
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -17,6 +18,9 @@ use crate::{
     auth::{Caller, Scope},
     cache::{self, Entry, Lease, Lives, Origin},
     db::{self, Snapshot},
+    front::{Meaning, Words},
+    header::{AS_OF, CACHE_STATUS, SEQ, SERVER_TIMING},
+    http::observe::Meter,
     params::Params,
     problem::Problem,
     state::App,
@@ -109,12 +113,15 @@ pub(crate) struct Question<R> {
     min_seq: i64,
     filters: String,
     spelling: String,
+    /// Its words and its route, if somebody has asked it.
+    words: Option<(Words, MatchedPath)>,
 }
 
 impl<R: Read> Question<R> {
     async fn of(asked: &Asked) -> Result<Self, Problem> {
         let scopes = [Some(R::SCOPE), R::ALSO];
-        Self::new(asked.caller(scopes.into_iter().flatten()).await?, asked.params())
+        let caller = asked.caller(scopes.into_iter().flatten()).await?;
+        Ok(Self { words: asked.words.clone(), ..Self::new(caller, asked.params())? })
     }
 
     pub(crate) fn new(caller: Caller, mut params: Params) -> Result<Self, Problem> {
@@ -123,13 +130,28 @@ impl<R: Read> Question<R> {
         let min_seq = params.number("min_seq", 0, i64::MAX).unwrap_or(0);
         let read = R::parse(&mut params, &caller);
         params.finish()?;
-        Ok(Self { read, caller, min_seq, filters, spelling })
+        Ok(Self { read, caller, min_seq, filters, spelling, words: None })
     }
 
     /// The answer's name in the caches.
     fn key(&self, version: i64) -> String {
         let pii = R::SHOWS_PII && self.caller.may(Scope::Pii);
         cache::key(R::FAMILY, &self.caller.org.id, version, pii, &self.spelling)
+    }
+
+    /// It was answered from memory: asked again in the same words it need not be understood again.
+    fn may_come_again(&self, app: &App, version: i64, key: String) {
+        let Some((words, route)) = &self.words else { return };
+        let meaning = Meaning {
+            caller: self.caller.clone(),
+            family: R::FAMILY,
+            content_type: R::CONTENT_TYPE,
+            min_seq: self.min_seq,
+            version,
+            key,
+            meter: Meter::of(route.as_str().to_owned()),
+        };
+        app.meanings.learn(*words, meaning);
     }
 }
 
@@ -161,10 +183,13 @@ pub(crate) async fn find<R: Read>(
         return Ok((make(app, question).await?, Origin::Uncached));
     };
     let (key, asked) = (question.key(version), db::now());
-    match app.cache.near(&key, question.min_seq).await {
-        Some((entry, true)) => return Ok((entry, Origin::Near)),
+    match app.cache.near(&key, question.min_seq) {
+        Some((entry, true)) => {
+            question.may_come_again(app, version, key);
+            return Ok((entry, Origin::Near));
+        }
         Some((entry, false)) => {
-            renew(app, question, key, asked).await;
+            renew(app, question, key, asked);
             return Ok((entry, Origin::Stale));
         }
         None => {}
@@ -172,8 +197,8 @@ pub(crate) async fn find<R: Read>(
     app.limits.admit(&question.caller, R::COST)?;
     // Before the turn: who asks for the future must not keep those waiting who do not.
     app.applied.wait(&app.pool, question.min_seq, Instant::now() + BEHIND).await?;
-    let turn = app.cache.flight(&key).await.turn().await?;
-    if let Some(entry) = app.cache.made_since(&key, question.min_seq, asked).await {
+    let turn = app.cache.flight(&key).turn().await?;
+    if let Some(entry) = app.cache.made_since(&key, question.min_seq, asked) {
         return Ok((entry, Origin::Near));
     }
     let fetched = fetch(app, question, &key).await;
@@ -201,20 +226,15 @@ async fn fetch<R: Read>(
         }
     };
     let entry = make(app, question).await?;
-    app.cache.store(key, &entry).await;
+    app.cache.store(key, &entry);
     Ok((entry, Origin::Database))
 }
 
 /// Makes an answer anew that has just got old, once, while it is still served.
-async fn renew<R: Read>(
-    app: &Arc<App>,
-    question: &Arc<Question<R>>,
-    key: String,
-    asked: DateTime<Utc>,
-) {
-    let Some(turn) = app.cache.flight(&key).await.turn_now() else { return };
+fn renew<R: Read>(app: &Arc<App>, question: &Arc<Question<R>>, key: String, asked: DateTime<Utc>) {
+    let Some(turn) = app.cache.flight(&key).turn_now() else { return };
     // Somebody's turn may have ended just now, after this one had looked.
-    if app.cache.made_since(&key, question.min_seq, asked).await.is_some() {
+    if app.cache.made_since(&key, question.min_seq, asked).is_some() {
         return;
     }
     let (app, question) = (Arc::clone(app), Arc::clone(question));
@@ -275,7 +295,7 @@ async fn make<R: Read>(app: &App, question: &Question<R>) -> Result<Arc<Entry>, 
 /// An answer has so many headers with those that come later: they are made room for once.
 const HEADERS: usize = 16;
 
-fn respond(
+pub(crate) fn respond(
     content_type: &'static str,
     entry: &Entry,
     origin: Origin,
@@ -305,15 +325,13 @@ fn respond(
     }
     headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-cache"));
-    headers.insert("cache-status", origin.status());
-    headers.insert("leadpulse-seq", HeaderValue::from(entry.seq));
-    let mut text = |name: &'static str, value: String| {
-        if let Ok(value) = HeaderValue::try_from(value) {
-            headers.insert(name, value);
-        }
-    };
-    text("leadpulse-as-of", value::instant(entry.at));
-    text("server-timing", format!("{};dur={}", origin.as_str(), value::milliseconds(took)));
+    headers.insert(CACHE_STATUS, origin.status());
+    headers.insert(SEQ, HeaderValue::from(entry.seq));
+    headers.insert(AS_OF, entry.as_of.clone());
+    let timing = format!("{};dur={}", origin.as_str(), value::milliseconds(took));
+    if let Ok(timing) = HeaderValue::try_from(timing) {
+        headers.insert(SERVER_TIMING, timing);
+    }
     response
 }
 

@@ -24,6 +24,7 @@ use crate::{
     consistency::Head,
     cursor::Signer,
     db,
+    front::{Front, Meanings},
     http::routes,
     limits::Limits,
     live::Hub,
@@ -74,6 +75,7 @@ pub async fn run(config: Config) -> Result<()> {
         loads_limit,
         keys: Keys::new(pool.clone(), state::orgs(&config.orgs)),
         cache: Cache::new(config.query_api.cache_ttl, Arc::clone(&shared)),
+        meanings: Meanings::default(),
         versions: Versions::default(),
         applied: Applied::default(),
         cursors: Signer::default(),
@@ -94,8 +96,8 @@ pub async fn run(config: Config) -> Result<()> {
 
     let kept = tokio::spawn(keep(Arc::clone(&app), stop.clone()));
 
-    let router = routes(app, &health);
-    let server = tokio::spawn(http::serve(listener, router, http::Limits::default(), stop.clone()));
+    let front = Front::new(Arc::clone(&app), routes(app, &health));
+    let server = tokio::spawn(http::serve(listener, front, http::Limits::default(), stop.clone()));
     stop.cancelled().await;
     health.drain();
     server.await??;
@@ -123,6 +125,7 @@ async fn watch(app: Arc<App>, health: Health, postgres: Dependency, stop: Cancel
             Err(_) => postgres.down("no answer in time"),
         }
         health.fact("cache", app.cache.publish());
+        app.meanings.publish();
         health.fact("reads", app.in_flight());
         // Until it is there, somebody waits for the service: look more often.
         let pause = if postgres.is_up() { LOOK } else { LOOK / 5 };

@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    applied::Applied, auth::Keys, cache::Cache, consistency::Head, cursor::Signer, limits::Limits,
-    live::Hub, ops::instance::work::LongWork, versions::Versions,
+    applied::Applied, auth::Keys, cache::Cache, consistency::Head, cursor::Signer, front::Meanings,
+    limits::Limits, live::Hub, ops::instance::work::LongWork, versions::Versions,
 };
 
 pub(crate) type Orgs = Arc<HashMap<String, Arc<Org>>>;
@@ -22,6 +22,7 @@ pub(crate) struct App {
     pub(crate) exports: PgPool,
     pub(crate) keys: Keys,
     pub(crate) cache: Cache,
+    pub(crate) meanings: Meanings,
     pub(crate) versions: Versions,
     pub(crate) applied: Applied,
     pub(crate) cursors: Signer,

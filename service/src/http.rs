@@ -3,15 +3,14 @@
 
 mod socket;
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use axum::{Router, body::Body, http::Request};
-use hyper::server::conn::http1;
+use axum::{http::Request, response::Response};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
 };
 use metrics::counter;
 use tokio::{
@@ -20,7 +19,7 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tower::ServiceExt;
+use tower::Service;
 use tracing::{debug, info, warn};
 
 use socket::Socket;
@@ -57,12 +56,16 @@ pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
 }
 
 /// Serves until `shutdown` is cancelled, then lets requests in flight end, for `limits.drain` at most.
-pub async fn serve(
+pub async fn serve<S>(
     listener: TcpListener,
-    router: Router,
+    service: S,
     limits: Limits,
     shutdown: CancellationToken,
-) -> io::Result<()> {
+) -> io::Result<()>
+where
+    S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
     let address = listener.local_addr()?;
     info!(addr = %address, "listening");
     let permits = Arc::new(Semaphore::new(limits.connections));
@@ -90,20 +93,18 @@ pub async fn serve(
             },
         };
         let socket = socket_of(stream);
-        let (asked, answered) = (socket.head.clone(), socket.head.clone());
-        let handler = router
-            .clone()
-            .map_request(move |request: Request<hyper::body::Incoming>| {
-                asked.is_whole();
-                request.map(Body::new)
-            })
-            .map_response(move |response| {
-                answered.is_whole();
+        let (service, head) = (service.clone(), socket.head.clone());
+        let handler = service_fn(move |request| {
+            head.is_whole();
+            let (answer, head) = (service.clone().call(request), head.clone());
+            async move {
+                let response = answer.await;
+                head.is_whole();
                 response
-            });
-        let service = TowerToHyperService::new(handler);
+            }
+        });
         let io = TokioIo::new(socket.clone());
-        let connection = graceful.watch(builder.serve_connection(io, service));
+        let connection = graceful.watch(builder.serve_connection(io, handler));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 end(&socket, &error);

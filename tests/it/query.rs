@@ -7,6 +7,7 @@ mod document;
 mod export;
 mod figures;
 mod fixture;
+mod front;
 mod headers;
 mod leads;
 mod lists;

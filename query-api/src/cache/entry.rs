@@ -12,6 +12,8 @@ use flate2::{Compression, write::GzEncoder};
 use leadpulse_nats::instant;
 use sha2::{Digest, Sha256};
 
+use crate::value;
+
 /// Marks the form; another version of this program that writes another form takes another mark.
 const MARK: &[u8; 4] = b"LP2\n";
 const NUMBERS: usize = 3 * 8;
@@ -31,6 +33,8 @@ pub(crate) struct Entry {
     pub(crate) seq: i64,
     /// The time of the read: what the figures are of.
     pub(crate) at: DateTime<Utc>,
+    /// The same as its header.
+    pub(crate) as_of: HeaderValue,
     pub(crate) fresh_until: DateTime<Utc>,
     /// How often it was given out from memory.
     pub(super) asked: AtomicU32,
@@ -65,10 +69,9 @@ impl Entry {
         at: DateTime<Utc>,
         fresh_until: DateTime<Utc>,
     ) -> Self {
-        let quoted = |end: &str| {
-            HeaderValue::try_from(format!("\"{tag}{end}\""))
-                .unwrap_or(HeaderValue::from_static("\"\""))
-        };
+        let header =
+            |text: String| HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static("\"\""));
+        let quoted = |end: &str| header(format!("\"{tag}{end}\""));
         let (etag, gzip_etag) = (quoted(""), quoted("-gzip"));
         Self {
             body,
@@ -77,6 +80,7 @@ impl Entry {
             gzip_etag,
             seq,
             at,
+            as_of: header(value::instant(at)),
             fresh_until,
             asked: AtomicU32::new(0),
             gzip: OnceLock::new(),

@@ -18,7 +18,13 @@ use tokio::{
 
 use super::csv;
 use crate::{
-    asked::Asked, auth::Scope, db::Snapshot, leads::Selection, problem::Problem, read::BEHIND,
+    asked::Asked,
+    auth::Scope,
+    db::Snapshot,
+    header::{AS_OF, SEQ},
+    leads::Selection,
+    problem::Problem,
+    read::BEHIND,
     value,
 };
 
@@ -83,9 +89,9 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
     let file = HeaderValue::from_static("attachment; filename=\"leads.csv\"");
     headers.insert(header::CONTENT_DISPOSITION, file);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
-    headers.insert("leadpulse-seq", HeaderValue::from(seq));
+    headers.insert(SEQ, HeaderValue::from(seq));
     if let Ok(at) = HeaderValue::try_from(value::instant(at)) {
-        headers.insert("leadpulse-as-of", at);
+        headers.insert(AS_OF, at);
     }
     left.tell(headers);
     Ok(response)

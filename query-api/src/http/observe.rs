@@ -1,66 +1,117 @@
 //! What every request gets: an id, a trace, a deadline, figures, and a problem in its one form.
 
-use std::{any::Any, time::Duration};
+use std::{
+    any::Any,
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
     extract::MatchedPath,
-    http::{HeaderMap, HeaderName, HeaderValue, Request, header},
+    http::{HeaderMap, HeaderValue, Request, StatusCode, header},
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use leadpulse_service::trace::{TRACEPARENT, TraceContext};
-use tokio::time::{Instant, timeout};
+use leadpulse_service::trace::TraceContext;
+use metrics::Histogram;
+use tokio::time::timeout;
 use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
-use crate::{ops::instance, problem::Problem, value::milliseconds};
+use crate::{
+    header::{REQUEST_ID, SERVER_TIMING, TRACEPARENT},
+    ops::instance,
+    problem::Problem,
+    value::milliseconds,
+};
 
 /// No request may take longer to begin its answer.
 const ANSWER: Duration = Duration::from_secs(10);
 /// But for a body that has to come first, and may be large.
 const UPLOAD: Duration = Duration::from_secs(600);
-const REQUEST_ID: &str = "x-request-id";
 
 pub(super) async fn observe(request: Request<Body>, next: Next) -> Response {
-    let started = Instant::now();
-    let id = request_id(request.headers());
-    let traceparent = request.headers().get(TRACEPARENT).and_then(|value| value.to_str().ok());
-    let trace = TraceContext::continue_or_start(traceparent);
+    let observed = Observed::of(request.headers(), Instant::now());
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
-    let span = info_span!("request", request_id = %id, trace_id = %trace.trace_id_hex(), route);
+    let trace_id = observed.trace.trace_id_hex();
+    let span = info_span!("request", request_id = %observed.id, trace_id, route);
     let deadline = if route == instance::IMPORT { UPLOAD } else { ANSWER };
     let answered = async {
         let answer = timeout(deadline, next.run(request)).await;
         answer.unwrap_or_else(|_| Problem::Unavailable.into_response())
     };
-    let mut response = tell(answered.instrument(span.clone()).await, &id);
-    let took = started.elapsed();
-    let status = response.status();
-    metrics::histogram!(
-        "query_api_http_request_seconds", "route" => route, "status" => status.as_str().to_owned()
-    )
-    .record(took.as_secs_f64());
-    span.in_scope(|| {
-        debug!(status = status.as_u16(), duration_ms = took.as_secs_f64() * 1e3, "answered")
-    });
-    let headers = response.headers_mut();
-    let mut set = |name: &'static str, value: &str, add: bool| {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            let name = HeaderName::from_static(name);
-            if add {
-                headers.append(name, value)
-            } else {
-                headers.insert(name, value).is_some()
-            };
+    let response = answered.instrument(span.clone()).await;
+    span.in_scope(|| observed.finish(response, &Meter::of(route)))
+}
+
+/// One request from its first moment: what it is called in logs, and in its answer.
+pub(crate) struct Observed {
+    began: Instant,
+    id: String,
+    trace: TraceContext,
+}
+
+impl Observed {
+    pub(crate) fn of(headers: &HeaderMap, began: Instant) -> Self {
+        let traceparent = headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+        Self { began, id: request_id(headers), trace: TraceContext::continue_or_start(traceparent) }
+    }
+
+    /// What every answer has, and what is counted and logged of it.
+    pub(crate) fn finish(self, response: Response, meter: &Meter) -> Response {
+        let mut response = tell(response, &self.id);
+        let took = self.began.elapsed();
+        let status = response.status();
+        meter.record(status, took);
+        debug!(
+            request_id = self.id,
+            status = status.as_u16(),
+            duration_ms = took.as_secs_f64() * 1e3,
+            "answered"
+        );
+        let headers = response.headers_mut();
+        headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let timing = format!("total;dur={}", milliseconds(took));
+        if let Ok(timing) = HeaderValue::try_from(timing) {
+            headers.append(SERVER_TIMING, timing);
         }
-    };
-    set(REQUEST_ID, &id, false);
-    set(TRACEPARENT, &trace.to_string(), false);
-    set("server-timing", &format!("total;dur={}", milliseconds(took)), true);
-    set("x-content-type-options", "nosniff", false);
-    response
+        let texts = [(REQUEST_ID, self.id), (TRACEPARENT, self.trace.to_string())];
+        for (name, text) in texts {
+            if let Ok(text) = HeaderValue::try_from(text) {
+                headers.insert(name, text);
+            }
+        }
+        response
+    }
+}
+
+/// How long the answers of one route took, by their status; looked up once for the frequent ones.
+pub(crate) struct Meter {
+    route: String,
+    ok: OnceLock<Histogram>,
+    known: OnceLock<Histogram>,
+}
+
+impl Meter {
+    pub(crate) fn of(route: String) -> Self {
+        Self { route, ok: OnceLock::new(), known: OnceLock::new() }
+    }
+
+    fn record(&self, status: StatusCode, took: Duration) {
+        let look_up = || {
+            metrics::histogram!(
+                "query_api_http_request_seconds",
+                "route" => self.route.clone(), "status" => status.as_str().to_owned()
+            )
+        };
+        match status {
+            StatusCode::OK => self.ok.get_or_init(look_up).record(took),
+            StatusCode::NOT_MODIFIED => self.known.get_or_init(look_up).record(took),
+            _ => look_up().record(took),
+        }
+    }
 }
 
 pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {

@@ -56,11 +56,11 @@ pub(super) struct Place {
 }
 
 impl Hub {
-    pub(super) fn enter(&self, key: Uuid, left: Left) -> Result<Place, Problem> {
+    pub(super) fn enter(&self, key: Uuid, left: &Left) -> Result<Place, Problem> {
         let mut open = lock(&self.open);
         let count = open.entry(key).or_default();
         if *count >= STREAMS {
-            return Err(Problem::TooMany { retry_after_seconds: 10, left });
+            return Err(Problem::TooMany { retry_after_seconds: 10, left: left.clone() });
         }
         *count += 1;
         metrics::gauge!("query_api_streams").increment(1.0);

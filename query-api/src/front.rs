@@ -1,0 +1,147 @@
+//! Before the router: a question that was asked a moment ago in the same words, under the same key, and
+//! whose answer is in memory, is answered here. Nothing is decided anew: who asks, what they may and what
+//! they mean was found out on the long way (`read.rs`), and holds as long as the key is believed and the
+//! org's read models have this version. Everything else goes the long way.
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use axum::{
+    Router,
+    http::{HeaderMap, Method, Request, Uri, header},
+    response::Response,
+    routing::future::RouteFuture,
+};
+use futures_util::future::Either;
+use hyper::body::Incoming;
+use sha2::{Digest, Sha256};
+use tower::Service;
+
+use crate::{
+    auth::Caller,
+    cache::Origin,
+    http::observe::{Meter, Observed},
+    read::respond,
+    state::App,
+};
+
+/// Questions that are known at most, some 500 bytes each.
+const KNOWN: u64 = 10_000;
+/// Keys are believed for less; it only ends what nobody asks for again.
+const FORGOTTEN: Duration = Duration::from_secs(2);
+
+/// The service that answers connections.
+#[derive(Clone)]
+pub(crate) struct Front {
+    app: Arc<App>,
+    router: Router,
+}
+
+/// A request's address and credential as they were sent, as a hash: no credential is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct Words([u8; 32]);
+
+/// What a question's words have turned out to mean.
+pub(crate) struct Meaning {
+    pub(crate) caller: Caller,
+    pub(crate) family: &'static str,
+    pub(crate) content_type: &'static str,
+    pub(crate) min_seq: i64,
+    /// Of the org's read models, and the answer's name in memory under it.
+    pub(crate) version: i64,
+    pub(crate) key: String,
+    pub(crate) meter: Meter,
+}
+
+/// The questions of the last moment.
+pub(crate) struct Meanings {
+    by_words: moka::sync::Cache<Words, Arc<Meaning>>,
+    answered: AtomicU64,
+}
+
+impl Default for Meanings {
+    fn default() -> Self {
+        let by_words = moka::sync::Cache::builder().max_capacity(KNOWN).time_to_live(FORGOTTEN);
+        Self { by_words: by_words.build(), answered: AtomicU64::new(0) }
+    }
+}
+
+impl Meanings {
+    pub(crate) fn learn(&self, words: Words, meaning: Meaning) {
+        self.by_words.insert(words, Arc::new(meaning));
+    }
+
+    /// Tells the metrics how many requests needed nothing else.
+    pub(crate) fn publish(&self) {
+        let answered = self.answered.load(Ordering::Relaxed);
+        metrics::counter!("query_api_answered_in_front_total").absolute(answered);
+    }
+}
+
+impl Words {
+    fn of(uri: &Uri, headers: &HeaderMap) -> Option<Self> {
+        let (address, credential) =
+            (uri.path_and_query()?.as_str(), headers.get(header::AUTHORIZATION)?);
+        let mut hash = Sha256::new();
+        hash.update(address.len().to_be_bytes());
+        hash.update(address);
+        hash.update(credential);
+        Some(Self(hash.finalize().into()))
+    }
+}
+
+impl Front {
+    pub(crate) fn new(app: Arc<App>, router: Router) -> Self {
+        Self { app, router }
+    }
+
+    /// The answer, if all that it takes is known.
+    fn answer(&self, words: &Words, headers: &HeaderMap) -> Option<Response> {
+        let began = Instant::now();
+        let app = &self.app;
+        let meaning = app.meanings.by_words.get(words)?;
+        let Meaning { caller, family, content_type, min_seq, version, key, meter } = &*meaning;
+        if !caller.is_believed(began) || app.versions.of(&caller.org.id) != Some(*version) {
+            return None;
+        }
+        // What has got old is made anew on the long way.
+        let (entry, true) = app.cache.near(key, *min_seq)? else { return None };
+        app.cache.count(family, Origin::Near);
+        let left = app.limits.left(caller).ok()?;
+        let mut response = respond(content_type, &entry, Origin::Near, headers, began.elapsed());
+        left.tell(response.headers_mut());
+        app.meanings.answered.fetch_add(1, Ordering::Relaxed);
+        Some(Observed::of(headers, began).finish(response, meter))
+    }
+}
+
+impl Service<Request<Incoming>> for Front {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Either<Ready<Result<Response, Infallible>>, RouteFuture<Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        // As the router: always.
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+        if request.method() == Method::GET
+            && let Some(words) = Words::of(request.uri(), request.headers())
+        {
+            if let Some(response) = self.answer(&words, request.headers()) {
+                return Either::Left(ready(Ok(response)));
+            }
+            request.extensions_mut().insert(words);
+        }
+        Either::Right(self.router.call(request))
+    }
+}
