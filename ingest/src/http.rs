@@ -2,12 +2,20 @@
 
 pub mod body;
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use axum::{Router, routing::post};
+use axum::{
+    Router,
+    http::{Method, Request},
+    response::{IntoResponse, Response},
+};
+use futures_util::FutureExt;
+use hyper::body::Incoming;
 use leadpulse_service::health::Health;
 use metrics::Gauge;
+use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
+use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
@@ -28,16 +36,58 @@ pub struct Door {
     pub read_within: Duration,
 }
 
-pub fn router(door: Door, health: &Health) -> Router {
-    // Behind one pointer: the state is cloned for each request.
-    Router::new()
-        .route("/webhooks/monday/{source}", post(webhook::receive))
-        .route("/webhooks/monday/{source}/{token}", post(webhook::receive))
-        .with_state(Arc::new(door))
+/// What every webhook's address begins with: `/webhooks/monday/{source}`, or `…/{source}/{token}`.
+const WEBHOOKS: &str = "/webhooks/monday/";
+
+/// What answers connections. A webhook does not go through a router, whose work for each request would be
+/// more than that of verifying it.
+pub fn service(
+    door: Door,
+    health: &Health,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
++ Clone
++ Send
++ use<> {
+    let door = Arc::new(door);
+    let rest = Router::new()
         .method_not_allowed_fallback(webhook::wrong_method)
         .fallback(webhook::no_route)
         .merge(health.routes())
-        .layer(CatchPanicLayer::custom(webhook::panicked))
+        .layer(CatchPanicLayer::custom(webhook::panicked));
+    tower::service_fn(move |request: Request<Incoming>| {
+        let (door, mut rest) = (Arc::clone(&door), rest.clone());
+        async move {
+            let Some(address) = Address::of(request.uri().path()) else {
+                return rest.call(request).await;
+            };
+            if request.method() != Method::POST {
+                return Ok(webhook::wrong_method().await.into_response());
+            }
+            let received = AssertUnwindSafe(webhook::receive(&door, address, request));
+            Ok(received.catch_unwind().await.unwrap_or_else(webhook::panicked))
+        }
+    })
+}
+
+/// Where a webhook was sent to.
+pub(crate) struct Address {
+    /// The source's key; empty if it is no text, which is nobody's.
+    pub source: String,
+    pub token: Option<String>,
+}
+
+impl Address {
+    fn of(path: &str) -> Option<Self> {
+        let rest = path.strip_prefix(WEBHOOKS)?;
+        let (source, token) = match rest.split_once('/') {
+            None => (rest, None),
+            Some((source, token)) => (source, Some(token)),
+        };
+        let is_part = |part: &str| !part.is_empty() && !part.contains('/');
+        let text = |part| percent_decode_str(part).decode_utf8().unwrap_or_default().into_owned();
+        (is_part(source) && token.is_none_or(is_part))
+            .then(|| Self { source: text(source), token: token.map(text) })
+    }
 }
 
 /// One more in flight, until it is dropped: a client that goes away takes its request with it.
@@ -53,5 +103,26 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.0.decrement(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_source_and_may_have_a_token() {
+        let of = |path| Address::of(path).map(|address| (address.source, address.token));
+        let source = |source: &str| Some((source.to_owned(), None));
+        assert_eq!(of("/webhooks/monday/demo-crm"), source("demo-crm"));
+        assert_eq!(of("/webhooks/monday/demo%2Dcrm"), source("demo-crm"));
+        assert_eq!(of("/webhooks/monday/%ff"), source(""), "no text is nobody's key");
+        assert_eq!(of("/webhooks/monday/a/t%2B="), Some(("a".into(), Some("t+=".into()))));
+        for other in ["/", "/webhooks/monday", "/webhooks/monday/", "/webhooks/monday//t"] {
+            assert_eq!(of(other), None, "{other}");
+        }
+        for other in ["/webhooks/monday/a/", "/webhooks/monday/a/t/", "/webhooks/monday/a/t/u"] {
+            assert_eq!(of(other), None, "{other}");
+        }
     }
 }

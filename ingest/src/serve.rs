@@ -53,9 +53,9 @@ pub fn run(path: PathBuf, secrets: Secrets, config: Config) -> Result<()> {
         };
         tokio::spawn(not_ready_once_stopped(stop.clone(), health.clone()));
         tokio::spawn(reload::keep_fresh(path, config, fresh));
-        let router = http::router(door, &health);
+        let service = http::service(door, &health);
         tokio::select! {
-            served = connections::serve(listener, router, limits, stop) => Ok(served?),
+            served = connections::serve(listener, service, limits, stop) => Ok(served?),
             broken = broker.watch(health) => Err(broken.into()),
         }
     })

@@ -4,8 +4,7 @@ use std::{any::Any, collections::HashMap, sync::Arc, time::Instant};
 
 use axum::{
     Json,
-    body::Body,
-    extract::{RawPathParams, State, rejection::RawPathParamsRejection},
+    body::HttpBody,
     http::{HeaderMap, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -19,7 +18,7 @@ use tracing::{debug, error, info, warn};
 use crate::{
     answer::Refusal,
     event::Record,
-    http::{Door, InFlight, body},
+    http::{Address, Door, InFlight, body},
     publish::Stored,
     quarantine::Refused,
     source::{self, Source},
@@ -51,25 +50,19 @@ struct Webhook {
     trace: TraceContext,
 }
 
-pub async fn receive(
-    State(door): State<Arc<Door>>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request<Body>,
-) -> Response {
+pub(crate) async fn receive<B>(door: &Door, address: Address, request: Request<B>) -> Response
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
     let began = Instant::now();
     let _counted = InFlight::count(door.meters.in_flight.clone());
     let (parts, body) = request.into_parts();
-    // A path that is no text is nobody's key.
-    let part = |name| {
-        let parts = path.as_ref().ok()?;
-        parts.iter().find_map(|(key, value)| (key == name).then_some(value))
-    };
-    let key = part("source").unwrap_or_default().to_owned();
+    let Address { source: key, token } = address;
     let (source, stranger) = door.sources.borrow().of(&key);
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
-    let proof = Proof::new(parts.headers, part("token"));
+    let proof = Proof::new(parts.headers, token.as_deref());
     let mut webhook = Webhook { key, source, stranger, proof, body: Bytes::new(), trace };
-    let outcome = webhook.take(&door, body).await;
+    let outcome = webhook.take(door, body).await;
     if let Err(refusal) = outcome {
         door.quarantine.keep(webhook.refused(refusal)).await;
     }
@@ -82,7 +75,10 @@ pub async fn receive(
 }
 
 impl Webhook {
-    async fn take(&mut self, door: &Door, body: Body) -> Result<Done, Refusal> {
+    async fn take<B>(&mut self, door: &Door, body: B) -> Result<Done, Refusal>
+    where
+        B: HttpBody<Data = Bytes> + Unpin,
+    {
         check_head(&self.proof.headers)?;
         self.body = body::read(body, door.read_within).await?;
         let received_at = Utc::now();

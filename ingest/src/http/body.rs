@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody};
+use axum::body::HttpBody;
 use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout, timeout_at};
@@ -18,7 +18,10 @@ const DISCARD_BYTES: usize = 8 * MAX_BYTES;
 const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
 /// A client that trickles holds a connection for `within`, and never a publish.
-pub async fn read(mut body: Body, within: Duration) -> Result<Bytes, Refusal> {
+pub async fn read<B>(mut body: B, within: Duration) -> Result<Bytes, Refusal>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
     let deadline = Instant::now() + within;
     // The usual webhook comes in one piece and is not copied.
     let (mut only, mut joined) = (Bytes::new(), BytesMut::new());
@@ -48,7 +51,7 @@ pub async fn read(mut body: Body, within: Duration) -> Result<Bytes, Refusal> {
 }
 
 /// Reads on for a while without keeping anything.
-async fn discard(mut body: Body) {
+async fn discard(mut body: impl HttpBody<Data = Bytes> + Unpin) {
     let reading = async {
         let mut left = DISCARD_BYTES;
         while let Some(Ok(frame)) = body.frame().await {
