@@ -27,6 +27,8 @@ pub enum Refusal {
     Unauthorized(Rejected),
     #[error("the body is larger than 1 MiB")]
     BodyTooLarge,
+    #[error("the event is larger than a message of the stream")]
+    RecordTooLarge,
     #[error("the body did not come in time")]
     BodyTooSlow,
     #[error("the body broke off")]
@@ -43,6 +45,8 @@ pub enum Refusal {
     TooMany,
     #[error("too many webhooks in flight")]
     Overloaded,
+    #[error("the bodies of other webhooks take all the memory that there is for them")]
+    NoRoom,
     #[error("the stream has not acknowledged it: {0}")]
     NotStored(&'static str),
 }
@@ -52,14 +56,14 @@ impl Refusal {
         match self {
             Self::UnknownSource => StatusCode::NOT_FOUND,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooLarge | Self::RecordTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::BodyBroken | Self::NotJson | Self::TooDeep | Self::NotAnEvent(_) => {
                 StatusCode::BAD_REQUEST
             }
             Self::TooMany => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::NoRoom | Self::NotStored(_) => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -69,6 +73,7 @@ impl Refusal {
             Self::UnknownSource => "unknown_source",
             Self::Unauthorized(rejected) => rejected.reason(),
             Self::BodyTooLarge => "body_too_large",
+            Self::RecordTooLarge => "record_too_large",
             Self::BodyTooSlow => "body_too_slow",
             Self::BodyBroken => "body_broken",
             Self::Encoding => "encoding",
@@ -77,13 +82,21 @@ impl Refusal {
             Self::NotAnEvent(_) => "not_an_event",
             Self::TooMany => "too_many",
             Self::Overloaded => "overloaded",
+            Self::NoRoom => "no_room",
             Self::NotStored(why) => why,
         }
     }
 
     /// Was it refused before its body was read?
     pub fn body_is_missing(self) -> bool {
-        matches!(self, Self::BodyTooLarge | Self::BodyTooSlow | Self::BodyBroken | Self::Encoding)
+        matches!(
+            self,
+            Self::BodyTooLarge
+                | Self::BodyTooSlow
+                | Self::BodyBroken
+                | Self::Encoding
+                | Self::NoRoom
+        )
     }
 
     /// Only who is known, or has sent what nobody can read, is told what is wrong.
@@ -94,6 +107,7 @@ impl Refusal {
                 | Self::Unauthorized(_)
                 | Self::TooMany
                 | Self::Overloaded
+                | Self::NoRoom
                 | Self::NotStored(_)
         )
     }

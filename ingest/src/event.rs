@@ -20,6 +20,11 @@ pub use text::readable;
 /// What the envelope adds to an event, usually: its buffer does not have to grow.
 const AROUND_BYTES: usize = 320;
 
+/// Beyond it a message of the stream (`max_msg_size`, 2 MiB) has no room for its headers. Only what is
+/// made longer gets there: bytes that are no text, and a type that fills the body and stands in the
+/// envelope again.
+const MAX_RECORD_BYTES: usize = 2 * 1024 * 1024 - 4096;
+
 /// A message for the stream: the envelope of one event, ready to be sent. Only a [`Verified`] body
 /// becomes one.
 #[derive(Debug)]
@@ -37,6 +42,9 @@ impl Record {
         let envelope = envelop(event, verified)?;
         let mut payload = Vec::with_capacity(event.get().len() + AROUND_BYTES);
         serde_json::to_writer(&mut payload, &envelope).map_err(|_| Refusal::NotJson)?;
+        if payload.len() > MAX_RECORD_BYTES {
+            return Err(Refusal::RecordTooLarge);
+        }
         Ok(Self {
             subject: envelope.subject(),
             message_id: envelope.message_id(),

@@ -162,7 +162,8 @@ async fn first_of(attempts: &mut Vec<oneshot::Receiver<Answer>>) -> Answer {
 fn judge(answer: Answer) -> Result<Stored, Setback> {
     Err(match answer {
         Answer::Stored { seq, duplicate } => return Ok(Stored { seq, duplicate }),
-        Answer::TooLarge => Setback::Hopeless(Refusal::BodyTooLarge),
+        // What can't be a message is refused before; this is a server that takes less than it is asked to.
+        Answer::TooLarge => Setback::Hopeless(Refusal::NotStored("server_max_payload")),
         // No stream listens, or its leader is not elected yet.
         Answer::NoStream => Setback::TryAgain("stream_away"),
         Answer::NotSent => Setback::TryAgain("broker_slow"),
@@ -170,7 +171,7 @@ fn judge(answer: Answer) -> Result<Stored, Setback> {
             debug!(%error, "the stream refused a record");
             match error.error_code() {
                 ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => {
-                    Setback::Hopeless(Refusal::BodyTooLarge)
+                    Setback::Hopeless(Refusal::NotStored("stream_max_msg_size"))
                 }
                 // The stream or the disk is full: it stays so for longer than a request can wait.
                 ErrorCode::STREAM_STORE_FAILED => {

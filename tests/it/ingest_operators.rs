@@ -1,6 +1,6 @@
-//! What an operator does with `ingest`: mend a secret, let the refused in, see what is promised.
+//! What an operator does with `ingest`: mend a secret, let the refused in.
 
-use std::{fs, time::Duration};
+use std::fs;
 
 use tests::{
     door::{Door, DoorSetup},
@@ -9,7 +9,7 @@ use tests::{
 
 use super::hostile::{by_token, signed};
 
-fn said(output: &std::process::Output) -> String {
+pub(super) fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
@@ -74,71 +74,4 @@ async fn a_broken_file_changes_nothing_and_is_reported() {
     .await;
     assert_eq!(door.send(&[&signed(br#"{"event":{"type":"x"}}"#)]).status, 200);
     assert!(door.ingest.log_text().contains("the old sources and secrets stay"));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn streams_that_differ_are_shown_and_changed_only_when_asked_twice() {
-    let door = Door::start(DoorSetup::default()).await.ready().await;
-    let plan = said(&door.run(&["streams", "plan"]));
-    assert!(plan.contains("LEADPULSE_EVENTS: as defined"), "{plan}");
-
-    set_duplicate_window(&door, Duration::from_secs(60)).await;
-
-    let plan = said(&door.run(&["streams", "plan"]));
-    assert!(plan.contains("`duplicate_window` is 60000000000 instead of 2700000000000"), "{plan}");
-    let refused = door.run(&["streams", "apply"]);
-    assert_eq!(refused.status.code(), Some(1));
-    let required = [("LEADPULSE_CONFIG".to_owned(), requiring(&door, "duplicates"))];
-    let environment = [door.environment(), &required].concat();
-    let refused = tests::harness::run("ingest", &[], &environment).unwrap();
-    assert_eq!(refused.status.code(), Some(1), "it started against a required promise");
-    assert!(said(&refused).contains("`nats.require`"), "{}", said(&refused));
-
-    assert_eq!(door.run(&["streams", "apply", "--yes"]).status.code(), Some(0));
-    let plan = said(&door.run(&["streams", "plan"]));
-    assert!(plan.contains("LEADPULSE_EVENTS: as defined"), "{plan}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_promise_that_is_broken_after_the_start_is_a_503_until_it_is_kept_again() {
-    let nats = "require = [\"duplicates\"]".to_owned();
-    let mut door = Door::start(DoorSetup { nats, ..DoorSetup::default() }).await.ready().await;
-    let event = signed(br#"{"event":{"type":"x"}}"#);
-    assert_eq!(door.send(&[&event]).status, 200);
-
-    set_duplicate_window(&door, Duration::from_secs(60)).await;
-    // What a server promises is read at each connection: it may be another server.
-    let server = door.nats.as_mut().unwrap();
-    server.kill9();
-    server.restart().unwrap();
-    wait_until("the broken promise is seen", PATIENCE, async || {
-        door.get("/health/detailed").body.contains("duplicates: ") && !door.is_ready()
-    })
-    .await;
-    let refused = door.send(&[&event]);
-    assert_eq!((refused.status, refused.body.as_str()), (503, ""), "{refused:?}");
-    assert!(refused.head.to_lowercase().contains("retry-after:"), "{refused:?}");
-    assert_eq!(door.get("/health/liveness").status, 200, "a restart would not mend it");
-
-    set_duplicate_window(&door, Duration::from_secs(45 * 60)).await;
-    wait_until("it is ready again", PATIENCE, async || door.is_ready()).await;
-    assert_eq!(door.send(&[&event]).status, 200);
-}
-
-async fn set_duplicate_window(door: &Door, window: Duration) {
-    let client = async_nats::connect(&door.nats_url).await.unwrap();
-    let jetstream = async_nats::jetstream::new(client);
-    let mut stream = jetstream.get_stream("LEADPULSE_EVENTS").await.unwrap();
-    let config = stream.info().await.unwrap().config.clone();
-    let changed = async_nats::jetstream::stream::Config { duplicate_window: window, ..config };
-    jetstream.update_stream(&changed).await.unwrap();
-}
-
-/// The door's configuration with a required promise, in a file of its own.
-fn requiring(door: &Door, promise: &str) -> String {
-    let text = fs::read_to_string(door.folder().join("leadpulse.toml")).unwrap();
-    let path = door.folder().join("requiring.toml");
-    fs::write(&path, text.replace("[nats]", &format!("[nats]\nrequire = [\"{promise}\"]")))
-        .unwrap();
-    path.display().to_string()
 }

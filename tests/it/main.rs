@@ -10,6 +10,7 @@ mod hostile;
 mod ingest_cluster;
 mod ingest_faults;
 mod ingest_operators;
+mod ingest_promises;
 mod life;
 mod operators;
 mod projector;

@@ -1,20 +1,15 @@
 //! `ingest` alone with a NATS of its own: for tests that are about the door and nothing behind it.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    io::{Read, Write},
-    net::{Shutdown, TcpStream},
-    path::Path,
-    process::Output,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::Path, process::Output, time::Duration};
 
 use anyhow::{Context, Result};
 use async_nats::jetstream;
 use xtask::servers::{Binaries, Choice, Nats, NatsOptions, Scratch, Server};
 
-use crate::harness::{self, PATIENCE, SECRET, Service, eventually, wait_until};
+use crate::{
+    harness::{self, PATIENCE, SECRET, Service, eventually, wait_until},
+    wire::{RawAnswer, exchange},
+};
 
 /// The token of the source `by-token`.
 pub const TOKEN: &str = "path-token-that-nobody-may-see";
@@ -53,14 +48,6 @@ pub struct DoorSetup {
 pub struct Message {
     pub id: Option<String>,
     pub text: String,
-}
-
-/// What came back over a raw socket; a status of 0 is a connection that was closed without a word.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct RawAnswer {
-    pub status: u16,
-    pub head: String,
-    pub body: String,
 }
 
 impl Door {
@@ -125,15 +112,20 @@ impl Door {
 
     /// Sends the parts one after the other and reads until the connection ends or nothing comes.
     pub fn send(&self, parts: &[&[u8]]) -> RawAnswer {
-        exchange(&self.address(), parts).unwrap_or_default()
+        exchange(&self.address(), parts)
     }
 
     /// The sum of the metric over all series that have these labels.
     pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
-        let page = self.get("/metrics").body;
-        let has = |line: &str| labels.iter().all(|(k, v)| line.contains(&format!("{k}=\"{v}\"")));
-        let series = page.lines().filter(|line| line.starts_with(name) && has(line));
-        series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+        sum_of(&self.get("/metrics").body, name, labels)
+    }
+
+    /// Changes the configuration while ingest runs.
+    pub fn edit(&self, from: &str, to: &str) {
+        let path = self.folder().join("leadpulse.toml");
+        let text = fs::read_to_string(&path).expect("the configuration can be read");
+        assert!(text.contains(from), "{text}");
+        fs::write(path, text.replace(from, to)).expect("the configuration can be written");
     }
 
     /// The payloads of a stream, by their sequences.
@@ -154,9 +146,20 @@ impl Drop for Door {
 }
 
 pub fn start_nats(folder: &Path) -> Result<Server> {
+    start_nats_with(folder, &NatsOptions::default())
+}
+
+pub fn start_nats_with(folder: &Path, options: &NatsOptions) -> Result<Server> {
     let servers =
         Binaries::get(Choice::from_environment()?, false, &mut |line| eprintln!("{line}"))?;
-    Nats::start(&servers, &folder.join("nats"), &NatsOptions::default())
+    Nats::start(&servers, &folder.join("nats"), options)
+}
+
+/// The sum of a metric of a page over all series that have these labels.
+pub fn sum_of(page: &str, name: &str, labels: &[(&str, &str)]) -> f64 {
+    let has = |line: &str| labels.iter().all(|(k, v)| line.contains(&format!("{k}=\"{v}\"")));
+    let series = page.lines().filter(|line| line.starts_with(name) && has(line));
+    series.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
 }
 
 /// Message ids and payloads of a stream.
@@ -178,50 +181,6 @@ async fn read_stream(url: &str, name: &str) -> Result<BTreeMap<u64, Message>> {
         left -= 1;
     }
     Ok(read)
-}
-
-fn exchange(address: &str, parts: &[&[u8]]) -> Result<RawAnswer> {
-    let mut socket = TcpStream::connect(address)?;
-    socket.set_read_timeout(Some(Duration::from_secs(8)))?;
-    for (index, part) in parts.iter().enumerate() {
-        if index > 0 {
-            std::thread::sleep(Duration::from_millis(150));
-        }
-        // The server may have answered and closed already; what it said is still to be read.
-        if socket.write_all(part).is_err() {
-            break;
-        }
-    }
-    let mut bytes = Vec::new();
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(read) = socket.read(&mut buffer) {
-        bytes.extend_from_slice(&buffer[..read]);
-        if read == 0 || is_whole(&bytes) {
-            break;
-        }
-    }
-    socket.shutdown(Shutdown::Both).ok();
-    Ok(parse(&bytes))
-}
-
-fn is_whole(bytes: &[u8]) -> bool {
-    let answer = parse(bytes);
-    let length = answer.head.lines().find_map(|line| {
-        let (name, value) = line.split_once(':')?;
-        name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
-    });
-    length.is_some_and(|length| answer.body.len() >= length)
-}
-
-fn parse(bytes: &[u8]) -> RawAnswer {
-    let text = String::from_utf8_lossy(bytes);
-    let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
-    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
-    RawAnswer {
-        status: status.unwrap_or(0),
-        head: head.to_ascii_lowercase(),
-        body: body.to_owned(),
-    }
 }
 
 fn configuration(setup: &DoorSetup) -> String {

@@ -12,3 +12,4 @@ pub mod load;
 pub mod naive;
 pub mod proxy;
 pub mod rules;
+pub mod wire;

@@ -1,9 +1,9 @@
 //! What the record is promised to be, against what the server says that it has. An old server drops
 //! settings that it does not know without a word, so every setting is read back.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, StorageType};
 use leadpulse_service::config::Promise;
 use serde_json::{Map, Value, json};
 
@@ -16,6 +16,8 @@ const SHORTEST_MEMORY: Duration = Duration::from_secs(35 * 60);
 #[derive(Debug)]
 pub(crate) struct Seen<'s> {
     pub(crate) version: &'s str,
+    /// Bytes of a message that the server takes, headers included.
+    pub(crate) max_payload: usize,
     pub(crate) asked: &'s Config,
     pub(crate) got: &'s Config,
     pub(crate) sync: Option<DiskSync>,
@@ -30,11 +32,17 @@ pub(crate) enum DiskSync {
 }
 
 /// One promise, and whether it holds.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Finding {
     pub(crate) promise: Promise,
     /// What is wrong; nothing if it holds.
     pub(crate) fault: Option<String>,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.promise.name(), self.fault.as_deref().unwrap_or("kept"))
+    }
 }
 
 pub(crate) fn findings(seen: &Seen<'_>) -> Vec<Finding> {
@@ -70,6 +78,21 @@ fn fault(promise: Promise, seen: &Seen<'_>) -> Option<String> {
                 let (has, asked) = (got.num_replicas, seen.asked.num_replicas);
                 format!("{has} of {asked} copies, on {:?} storage", got.storage)
             }),
+        Promise::Persist => (persistence(got) == PersistenceMode::Async).then(|| {
+            "acknowledgements do not wait until the server has written (`persist_mode` is `async`); \
+             a killed server loses events that were acknowledged"
+                .to_owned()
+        }),
+        Promise::Payload => {
+            let needed = usize::try_from(seen.asked.max_message_size).unwrap_or_default();
+            let taken = seen.max_payload;
+            (taken < needed).then(|| {
+                format!(
+                    "the server takes messages of {taken} bytes and no more, the largest webhook \
+                     may need {needed}: set its `max_payload` to `2MB`"
+                )
+            })
+        }
         Promise::Fsync => match seen.sync {
             Some(DiskSync::Always) => None,
             Some(DiskSync::Every(interval)) => Some(format!(
@@ -90,21 +113,23 @@ pub(crate) fn line(seen: &Seen<'_>) -> String {
     };
     let copies = seen.got.num_replicas;
     format!(
-        "nats-server {}, {copies} {} on {:?} storage, {sync}, duplicates known for {} min",
+        "nats-server {}, {copies} {} on {:?} storage, {sync}, duplicates known for {} min, \
+         messages of up to {} KiB",
         seen.version,
         if copies == 1 { "copy" } else { "copies" },
         seen.got.storage,
         seen.got.duplicate_window.as_secs() / 60,
+        seen.max_payload / 1024,
     )
 }
 
 /// The same for `/health/detailed`.
-pub(crate) fn fact(seen: &Seen<'_>, findings: &[Finding]) -> Value {
+pub(crate) fn fact(summary: &str, findings: &[Finding]) -> Value {
     let faults: Map<String, Value> = findings
         .iter()
         .filter_map(|finding| Some((finding.promise.name().into(), finding.fault.clone()?.into())))
         .collect();
-    json!({ "summary": line(seen), "broken_promises": faults })
+    json!({ "summary": summary, "broken_promises": faults })
 }
 
 /// What was asked for and is not so, setting by setting.
@@ -121,10 +146,16 @@ pub(crate) fn drift(asked: &Config, got: &Config) -> Vec<String> {
 }
 
 fn settings(config: &Config) -> Map<String, Value> {
+    // A server says nothing of the usual mode, and nobody asks for it by name.
+    let config = Config { persist_mode: Some(persistence(config)), ..config.clone() };
     match serde_json::to_value(config) {
         Ok(Value::Object(settings)) => settings.into_iter().filter(|(_, v)| !v.is_null()).collect(),
         _ => Map::new(),
     }
+}
+
+fn persistence(config: &Config) -> PersistenceMode {
+    config.persist_mode.unwrap_or_default()
 }
 
 fn version(text: &str) -> Option<(u64, u64)> {
@@ -133,43 +164,4 @@ fn version(text: &str) -> Option<(u64, u64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn broken(change: impl Fn(&mut Config), version: &str, sync: Option<DiskSync>) -> Vec<Promise> {
-        let asked = leadpulse_nats::streams::events(3).unwrap();
-        let mut got = asked.clone();
-        change(&mut got);
-        let seen = Seen { version, asked: &asked, got: &got, sync };
-        findings(&seen).into_iter().filter(|f| f.fault.is_some()).map(|f| f.promise).collect()
-    }
-
-    #[test]
-    fn what_is_as_asked_breaks_no_promise() {
-        assert_eq!(broken(|_| (), "2.14.4", Some(DiskSync::Always)), []);
-        assert_eq!(broken(|_| (), "2.10.0-RC.1", None), [Promise::Fsync]);
-        let every = Some(DiskSync::Every(Duration::from_secs(120)));
-        assert_eq!(broken(|_| (), "2.14.4", every), [Promise::Fsync]);
-    }
-
-    #[test]
-    fn each_promise_is_broken_by_its_own_setting() {
-        let always = Some(DiskSync::Always);
-        assert_eq!(broken(|_| (), "2.9.10", always), [Promise::Version]);
-        let found = broken(|got| got.duplicate_window = Duration::from_secs(120), "2.14.4", always);
-        assert_eq!(found, [Promise::Settings, Promise::Duplicates]);
-        let found = broken(|got| got.max_age = Duration::from_secs(1), "2.14.4", always);
-        assert_eq!(found, [Promise::Settings, Promise::Discard]);
-        let found = broken(|got| got.num_replicas = 1, "2.14.4", always);
-        assert_eq!(found, [Promise::Settings, Promise::Replicas]);
-        let found = broken(|got| got.compression = None, "2.14.4", always);
-        assert_eq!(found, [Promise::Settings]);
-    }
-
-    #[test]
-    fn drift_names_the_setting_and_both_values() {
-        let asked = leadpulse_nats::streams::events(1).unwrap();
-        let got = Config { max_messages: 10, ..asked.clone() };
-        assert_eq!(drift(&asked, &got), ["`max_msgs` is 10 instead of -1"]);
-    }
-}
+mod tests;

@@ -14,7 +14,8 @@ pub struct Nats {
     /// to disk, and that it can't write. Default: none.
     pub monitor: Option<String>,
     /// What must hold before ingest takes a webhook: `version`, `settings`, `duplicates`, `discard`,
-    /// `replicas`, `fsync`. Where one of these fails it refuses to start. Default: none, it only says so.
+    /// `replicas`, `persist`, `payload`, `fsync`. Where one of these fails it refuses to start. Default:
+    /// none, it only says so.
     pub require: Vec<Promise>,
 }
 
@@ -31,17 +32,23 @@ pub enum Promise {
     Discard,
     /// As many copies as `replicas` says.
     Replicas,
+    /// An acknowledgement waits until the server has written the message: `kill -9` takes nothing back.
+    Persist,
+    /// The server takes a message as large as the largest webhook makes it.
+    Payload,
     /// An acknowledgement waits for the disk.
     Fsync,
 }
 
 impl Promise {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::Version,
         Self::Settings,
         Self::Duplicates,
         Self::Discard,
         Self::Replicas,
+        Self::Persist,
+        Self::Payload,
         Self::Fsync,
     ];
 
@@ -52,6 +59,8 @@ impl Promise {
             Self::Duplicates => "duplicates",
             Self::Discard => "discard",
             Self::Replicas => "replicas",
+            Self::Persist => "persist",
+            Self::Payload => "payload",
             Self::Fsync => "fsync",
         }
     }
