@@ -30,11 +30,12 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let config = Config::load(&cli.config.path)?;
+    let path = cli.config.path;
+    let config = || Config::load(&path);
     match cli.command.unwrap_or(Command::Serve) {
-        Command::Serve => serve::run(cli.config.path, Secrets::resolve(&config)?, config),
-        Command::CheckConfig => operate::check_config(&Secrets::resolve(&config)?),
-        Command::Streams { action } => operate::streams(&config, &action),
-        Command::Quarantine { action } => operate::quarantine(&config, action),
+        Command::Serve => serve::run(path),
+        Command::CheckConfig => operate::check_config(&Secrets::resolve(&config()?)?),
+        Command::Streams { action } => operate::streams(&config()?, &action),
+        Command::Quarantine { action } => operate::quarantine(&config()?, action),
     }
 }

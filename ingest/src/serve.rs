@@ -4,7 +4,6 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use leadpulse_service::{
-    config::Config,
     health::Health,
     http::{self as connections, Limits},
     shutdown, telemetry,
@@ -16,7 +15,7 @@ use crate::{
     http::{self, Door},
     publish::Publisher,
     quarantine::Quarantine,
-    source::{Secrets, reload},
+    source::reload,
     stream::Broker,
     webhook::Meters,
 };
@@ -24,8 +23,10 @@ use crate::{
 /// A request's head is small; monday.com's token is the longest header.
 const HEADER_BYTES: usize = 32 * 1024;
 
-/// Serves until a signal says stop; `path` is read again when it changes.
-pub fn run(path: PathBuf, secrets: Secrets, config: Config) -> Result<()> {
+/// Serves until a signal says stop; the configuration at `path` is read again when it changes.
+pub fn run(path: PathBuf) -> Result<()> {
+    let (files, read) = reload::read(&path);
+    let (config, secrets) = read?;
     telemetry::init(&config.log)?;
     let metrics = telemetry::metrics()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -52,7 +53,7 @@ pub fn run(path: PathBuf, secrets: Secrets, config: Config) -> Result<()> {
             ..Limits::default()
         };
         tokio::spawn(not_ready_once_stopped(stop.clone(), health.clone()));
-        tokio::spawn(reload::keep_fresh(path, config, fresh));
+        tokio::spawn(reload::keep_fresh(path, files, fresh));
         let service = http::service(door, &health);
         tokio::select! {
             served = connections::serve(listener, service, limits, stop) => Ok(served?),

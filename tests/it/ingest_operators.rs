@@ -1,7 +1,5 @@
 //! What an operator does with `ingest`: mend a secret, let the refused in.
 
-use std::fs;
-
 use tests::{
     door::{Door, DoorSetup},
     harness::{PATIENCE, wait_until},
@@ -13,14 +11,6 @@ pub(super) fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
 }
 
-/// Changes the configuration while ingest runs.
-fn edit(door: &Door, from: &str, to: &str) {
-    let path = door.folder().join("leadpulse.toml");
-    let text = fs::read_to_string(&path).unwrap();
-    assert!(text.contains(from), "{text}");
-    fs::write(path, text.replace(from, to)).unwrap();
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_secret_loses_nothing_it_is_mended_without_a_restart_and_the_refused_are_released()
 {
@@ -29,14 +19,14 @@ async fn a_wrong_secret_loses_nothing_it_is_mended_without_a_restart_and_the_ref
     let wrong = r#"secret = "env:TEST_MAC_SECRET""#;
     let read_again = || door.metric("ingest_reloads_total", &[("outcome", "done")]);
 
-    edit(&door, right, wrong);
+    door.edit(right, wrong);
     wait_until("the wrong secret is read", PATIENCE, async || read_again() >= 1.0).await;
     let (one, two) = (br#"{"event":{"type":"x","n":1}}"#, br#"{"event":{"type":"x","n":2}}"#);
     assert_eq!(door.send(&[&signed(one)]).status, 401);
     assert_eq!(door.send(&[&signed(two)]).status, 401);
     assert_eq!(door.send(&[&by_token(one)]).status, 200, "other sources go on");
 
-    edit(&door, wrong, right);
+    door.edit(wrong, right);
     wait_until("the right secret is read", PATIENCE, async || read_again() >= 2.0).await;
     assert_eq!(door.send(&[&signed(two)]).status, 200);
 
@@ -62,16 +52,4 @@ async fn what_is_still_wrong_stays_in_the_quarantine() {
     assert!(listed.contains("auth_malformed") && listed.contains("2 entries"), "{listed}");
     let none = said(&door.run(&["quarantine", "list", "--source", "by-token"]));
     assert!(none.contains("0 entries"), "{none}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_broken_file_changes_nothing_and_is_reported() {
-    let door = Door::start(DoorSetup::default()).await.ready().await;
-    edit(&door, "[[orgs]]", "[[orgs]");
-    wait_until("the broken file is seen", PATIENCE, async || {
-        door.metric("ingest_reloads_total", &[("outcome", "refused")]) >= 1.0
-    })
-    .await;
-    assert_eq!(door.send(&[&signed(br#"{"event":{"type":"x"}}"#)]).status, 200);
-    assert!(door.ingest.log_text().contains("the old sources and secrets stay"));
 }

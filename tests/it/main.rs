@@ -11,6 +11,7 @@ mod ingest_cluster;
 mod ingest_faults;
 mod ingest_operators;
 mod ingest_promises;
+mod ingest_reload;
 mod life;
 mod operators;
 mod projector;

@@ -2,52 +2,81 @@
 //! Connections and requests in flight notice nothing; a file that can't be used changes nothing.
 
 use std::{
+    collections::BTreeMap,
+    fs,
     path::{Path, PathBuf},
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use leadpulse_service::config::{Config, SecretRef, process_environment};
+use leadpulse_service::config::{Config, SecretRef, Unusable};
 use metrics::counter;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
+    task::spawn_blocking,
     time::sleep,
 };
 use tracing::{error, info};
 
-use super::Sources;
+use super::{Secrets, Sources};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// What tells one state of a file from another: a mounted secret changes under the same name.
-type Fingerprint = Vec<Option<(SystemTime, u64)>>;
+/// The files that were read, each with what tells one state of it from another: a mounted secret changes
+/// under the same name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Files(BTreeMap<PathBuf, Option<(SystemTime, u64)>>);
 
-/// Watches for ever; what it reads goes to `sources`.
-pub async fn keep_fresh(path: PathBuf, config: Config, sources: watch::Sender<Arc<Sources>>) {
+impl Files {
+    fn note(&mut self, file: &Path) {
+        let state = fs::metadata(file).ok();
+        let state = state.and_then(|state| Some((state.modified().ok()?, state.len())));
+        self.0.insert(file.to_owned(), state);
+    }
+
+    fn have_changed(&self) -> bool {
+        let mut now = Self::default();
+        self.0.keys().for_each(|file| now.note(file));
+        now != *self
+    }
+}
+
+/// Reads the configuration and all secrets. Each file's state is noted before the file is read: what
+/// changes in between is then a change, and not missed.
+pub fn read(path: &Path) -> (Files, Result<(Config, Secrets), Unusable>) {
+    let mut files = Files::default();
+    files.note(path);
+    let config = match Config::load(path) {
+        Ok(config) => config,
+        Err(unusable) => return (files, Err(unusable)),
+    };
+    secret_files(&config).for_each(|file| files.note(file));
+    let secrets = Secrets::resolve(&config);
+    (files, secrets.map(|secrets| (config, secrets)))
+}
+
+/// Watches for ever; what it reads goes to `sources`. `files` are those of the last reading.
+pub async fn keep_fresh(path: PathBuf, mut files: Files, sources: watch::Sender<Arc<Sources>>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         error!("SIGHUP can't be watched; sources are as they were at the start");
         return;
     };
-    let mut files = files_of(&path, &config);
-    let mut seen = fingerprint(&files).await;
     loop {
         let cause = tokio::select! {
             _ = hangup.recv() => "SIGHUP",
-            () = sleep(LOOK_EVERY) => {
-                let now = fingerprint(&files).await;
-                if now == seen {
-                    continue;
-                }
-                seen = now;
-                "a changed file"
-            }
+            () = sleep(LOOK_EVERY) => "a changed file",
         };
-        match read(&path).await {
-            Ok((config, fresh)) => {
+        let (path, known) = (path.clone(), files.clone());
+        // Files are read where blocking is allowed.
+        let look = spawn_blocking(move || {
+            (cause == "SIGHUP" || known.have_changed()).then(|| read(&path))
+        });
+        let Ok(Some((seen, read))) = look.await else { continue };
+        files = seen;
+        match read {
+            Ok((_, Secrets { sources: fresh, .. })) => {
                 info!(cause, sources = fresh.len(), "sources and secrets were read again");
-                files = files_of(&path, &config);
-                seen = fingerprint(&files).await;
                 sources.send_replace(Arc::new(fresh));
                 counter!("ingest_reloads_total", "outcome" => "done").increment(1);
             }
@@ -59,40 +88,12 @@ pub async fn keep_fresh(path: PathBuf, config: Config, sources: watch::Sender<Ar
     }
 }
 
-/// Files are read where blocking is allowed.
-async fn read(path: &Path) -> Result<(Config, Sources), String> {
-    let path = path.to_owned();
-    let reading = tokio::task::spawn_blocking(move || {
-        let config = Config::load(&path)?;
-        let sources = Sources::resolve(&config, &process_environment)?;
-        Ok((config, sources))
-    });
-    match reading.await {
-        Ok(Ok(read)) => Ok(read),
-        Ok(Err(unusable)) => {
-            let unusable: leadpulse_service::config::Unusable = unusable;
-            Err(unusable.to_string())
-        }
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// The configuration and every file that holds a secret of a source.
-fn files_of(path: &Path, config: &Config) -> Vec<PathBuf> {
+/// Every file that holds a secret of a source.
+fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
     let sources = config.orgs.iter().flat_map(|org| &org.sources);
     let secrets = sources.flat_map(|source| source.verify.secrets());
-    let files = secrets.filter_map(|named| match &named.secret {
-        SecretRef::File(file) => Some(file.clone()),
+    secrets.filter_map(|named| match &named.secret {
+        SecretRef::File(file) => Some(file.as_path()),
         SecretRef::Env(_) => None,
-    });
-    std::iter::once(path.to_owned()).chain(files).collect()
-}
-
-async fn fingerprint(files: &[PathBuf]) -> Fingerprint {
-    let mut fingerprint = Vec::with_capacity(files.len());
-    for file in files {
-        let state = tokio::fs::metadata(file).await.ok();
-        fingerprint.push(state.and_then(|state| Some((state.modified().ok()?, state.len()))));
-    }
-    fingerprint
+    })
 }
