@@ -24,6 +24,7 @@ use crate::{
     source::Sources,
     webhook::{self, Meters},
 };
+use body::Room;
 
 /// What a request needs: who may send, and where it goes.
 pub struct Door {
@@ -34,6 +35,8 @@ pub struct Door {
     pub(crate) meters: Meters,
     /// Within this time a body must be there.
     pub read_within: Duration,
+    /// The memory that there is for bodies.
+    pub room: Room,
 }
 
 /// What every webhook's address begins with: `/webhooks/monday/{source}`, or `…/{source}/{token}`.

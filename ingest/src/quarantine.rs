@@ -72,14 +72,12 @@ impl Quarantine {
     }
 
     async fn store(&self, refused: &Refused<'_>) -> Result<(), &'static str> {
-        if !refused.source.quarantines_one_more() {
-            return Err("too_many");
-        }
+        let limit = if refused.stranger { STRANGERS_BYTES } else { usize::MAX };
+        refused.source.quarantines(Entry::size(refused, limit))?;
         let _permit = self.permits.try_acquire().map_err(|_| "too_many")?;
         if !self.broker.takes_events() {
             return Err("broker_away");
         }
-        let limit = if refused.stranger { STRANGERS_BYTES } else { usize::MAX };
         let entry = Entry::of(refused, self.key.as_deref(), limit);
         let payload = serde_json::to_vec(&entry).map_err(|_| "unwritable")?;
         let subject =

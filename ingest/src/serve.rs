@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    http::{self, Door},
+    http::{self, Door, body::Room},
     publish::Publisher,
     quarantine::Quarantine,
     source::reload,
@@ -45,6 +45,7 @@ pub fn run(path: PathBuf) -> Result<()> {
             quarantine: Quarantine::new(broker.clone(), secrets.quarantine_key),
             meters: Meters::new(),
             read_within: config.ingest.read_within,
+            room: Room::new(config.ingest.body_memory),
         };
         let limits = Limits {
             connections: config.ingest.max_connections,

@@ -22,30 +22,32 @@ pub struct Source {
     pub key: String,
     pub(crate) verifier: Verifier,
     rate: Rate,
-    quarantine_rate: Rate,
+    quarantined: Rate,
+    quarantined_bytes: Rate,
     stored: OnceLock<Counter>,
 }
 
 /// Refused webhooks of one source that are kept, a second: a flood of rubbish must not push out what is
-/// worth mending.
+/// worth mending. Their bytes have a bound of their own (`ingest.quarantine_kib_per_second`).
 const QUARANTINED_PER_SECOND: u32 = 200;
 
 impl Source {
-    fn new(org: &str, key: &str, verifier: Verifier, per_second: u32) -> Self {
+    fn new(org: &str, key: &str, verifier: Verifier, rates: Rates) -> Self {
         let now = Instant::now();
         Self {
             org: org.to_owned(),
             key: key.to_owned(),
             verifier,
-            rate: Rate::new(per_second, now),
-            quarantine_rate: Rate::new(QUARANTINED_PER_SECOND, now),
+            rate: Rate::new(rates.webhooks, now),
+            quarantined: Rate::new(QUARANTINED_PER_SECOND, now),
+            quarantined_bytes: Rate::new(rates.quarantined_bytes, now),
             stored: OnceLock::new(),
         }
     }
 
     /// One more webhook of this source, if its rate allows it.
     pub fn admits_one_more(&self) -> bool {
-        self.rate.take(Instant::now())
+        self.rate.take(1.0, Instant::now())
     }
 
     /// Webhooks of this source that were stored: what nearly every one comes to.
@@ -53,10 +55,21 @@ impl Source {
         self.stored.get_or_init(|| count(&self.key, "stored", "none"))
     }
 
-    /// One more refused webhook of this source may be kept.
-    pub(crate) fn quarantines_one_more(&self) -> bool {
-        self.quarantine_rate.take(Instant::now())
+    /// One more refused webhook of this source may be kept, with so many bytes.
+    pub(crate) fn quarantines(&self, bytes: usize) -> Result<(), &'static str> {
+        let now = Instant::now();
+        let kept = self.quarantined.take(1.0, now);
+        kept.then_some(()).ok_or("too_many")?;
+        let kept = self.quarantined_bytes.take(bytes as f64, now);
+        kept.then_some(()).ok_or("too_many_bytes")
     }
+}
+
+/// What one source may do in a second.
+#[derive(Debug, Clone, Copy)]
+struct Rates {
+    webhooks: u32,
+    quarantined_bytes: u32,
 }
 
 /// What webhooks of a source came to.
@@ -96,21 +109,23 @@ impl Secrets {
 impl Sources {
     /// Finds every secret; all that can't be found is reported together.
     pub fn resolve(config: &Config, environment: Environment<'_>) -> Result<Self, Unusable> {
+        let quarantined_bytes = config.ingest.quarantine_bytes_per_second;
         let mut by_key = HashMap::new();
         let mut problems = Vec::new();
         for org in &config.orgs {
             for source in &org.sources {
                 match Verifier::new(&source.verify, environment) {
                     Ok(verifier) => {
-                        let source =
-                            Source::new(&org.id, &source.key, verifier, source.rate_per_second);
+                        let rates = Rates { webhooks: source.rate_per_second, quarantined_bytes };
+                        let source = Source::new(&org.id, &source.key, verifier, rates);
                         by_key.insert(source.key.clone(), Arc::new(source));
                     }
                     Err(found) => problems.extend(found),
                 }
             }
         }
-        let stranger = Source::new("", "unknown", Verifier::that_refuses(), 1);
+        let rates = Rates { webhooks: 1, quarantined_bytes };
+        let stranger = Source::new("", "unknown", Verifier::that_refuses(), rates);
         match problems.is_empty() {
             true => Ok(Self { by_key, stranger: Arc::new(stranger) }),
             false => Err(Unusable(problems)),

@@ -18,7 +18,10 @@ use tracing::{debug, error, info, warn};
 use crate::{
     answer::Refusal,
     event::Record,
-    http::{Address, Door, InFlight, body},
+    http::{
+        Address, Door, InFlight,
+        body::{self, Taken},
+    },
     publish::Stored,
     quarantine::Refused,
     source::{self, Source},
@@ -47,6 +50,8 @@ struct Webhook {
     proof: Proof,
     /// As far as it has been read.
     body: Bytes,
+    /// What the body takes of the memory, until the answer.
+    room: Taken,
     trace: TraceContext,
 }
 
@@ -61,7 +66,8 @@ where
     let (source, stranger) = door.sources.borrow().of(&key);
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
     let proof = Proof::new(parts.headers, token.as_deref());
-    let mut webhook = Webhook { key, source, stranger, proof, body: Bytes::new(), trace };
+    let (body_read, room) = (Bytes::new(), door.room.for_one());
+    let mut webhook = Webhook { key, source, stranger, proof, body: body_read, room, trace };
     let outcome = webhook.take(door, body).await;
     if let Err(refusal) = outcome {
         door.quarantine.keep(webhook.refused(refusal)).await;
@@ -80,7 +86,7 @@ impl Webhook {
         B: HttpBody<Data = Bytes> + Unpin,
     {
         check_head(&self.proof.headers)?;
-        self.body = body::read(body, door.read_within).await?;
+        self.body = body::read(body, door.read_within, &door.room, &mut self.room).await?;
         let received_at = Utc::now();
         if let (false, Some(challenge)) = (self.stranger, Challenge::of(&self.body)) {
             return Ok(Done::Challenge(challenge));
@@ -101,7 +107,7 @@ impl Webhook {
     }
 
     fn refused(&self, refusal: Refusal) -> Refused<'_> {
-        let Self { key, source, stranger, proof, body, trace } = self;
+        let Self { key, source, stranger, proof, body, trace, .. } = self;
         let body = body.clone();
         Refused { refusal, source, key, stranger: *stranger, proof, body, trace }
     }

@@ -16,10 +16,10 @@ use tests::{
 use tokio::time::timeout;
 
 use request::{Case, Kept};
-pub(super) use request::{authorized, by_token, signed};
+pub(super) use request::{authorized, by_token, mac, post, signed};
 
-/// Short, so that a trickle is cut off within the test.
-const QUICK: &str = "read_within_ms = 600";
+/// Short, so that a trickle is cut off within the test; and everything that is refused is kept.
+const QUICK: &str = "read_within_ms = 600\nquarantine_kib_per_second = 1048576";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_hostile_request_has_its_status_its_metric_and_its_place() {

@@ -1,11 +1,11 @@
 //! What an operator does with `ingest`: mend a secret, let the refused in.
 
 use tests::{
-    door::{Door, DoorSetup},
-    harness::{PATIENCE, wait_until},
+    door::{Door, DoorSetup, MAC_SECRET},
+    harness::{Claims, PATIENCE, SECRET, sign_jwt, wait_until},
 };
 
-use super::hostile::{by_token, signed};
+use super::hostile::{authorized, by_token, mac, post, signed};
 
 pub(super) fn said(output: &std::process::Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
@@ -52,4 +52,56 @@ async fn what_is_still_wrong_stays_in_the_quarantine() {
     assert!(listed.contains("auth_malformed") && listed.contains("2 entries"), "{listed}");
     let none = said(&door.run(&["quarantine", "list", "--source", "by-token"]));
     assert!(none.contains("0 entries"), "{none}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wrong_secret_of_a_signed_body_is_mended_and_the_refused_are_released() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let right = r#"secret = "env:TEST_MAC_SECRET""#;
+    let wrong = r#"secret = "env:TEST_TOKEN""#;
+    let read_again = || door.metric("ingest_reloads_total", &[("outcome", "done")]);
+    door.edit(right, wrong);
+    wait_until("the wrong secret is read", PATIENCE, async || read_again() >= 1.0).await;
+    let event = br#"{"event":{"type":"x"}}"#;
+    assert_eq!(door.send(&[&by_mac(&[&mac_of(event)], event)]).status, 401);
+    door.edit(wrong, right);
+    wait_until("the right secret is read", PATIENCE, async || read_again() >= 2.0).await;
+    let done = said(&door.run(&["quarantine", "release"]));
+    assert!(done.contains("1 released, 0 known already, 0 still refused"), "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_refused_for_two_proofs_is_not_released_for_one_of_them() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let good = sign_jwt(&Claims::default(), SECRET);
+    let event = |n: u8| format!(r#"{{"event":{{"type":"x","n":{n}}}}}"#).into_bytes();
+    let twice = |first: &[u8], second: &[u8], event: &[u8]| {
+        let one = String::from_utf8(authorized("@", event)).unwrap();
+        let (before, after) = one.split_once("authorization: @").unwrap();
+        let (name, rest) = (b"authorization: ", after.as_bytes());
+        [before.as_bytes(), name, first, b"\r\n", name, second, rest].concat()
+    };
+    let requests = [
+        twice(good.as_bytes(), b"x", &event(1)),
+        twice(b"x", good.as_bytes(), &event(2)),
+        twice(good.as_bytes(), b"\xff\xfe", &event(3)),
+        by_mac(&[&mac_of(&event(4)), "x"], &event(4)),
+        by_mac(&["x", &mac_of(&event(5))], &event(5)),
+    ];
+    for request in &requests {
+        assert_eq!(door.send(&[request]).status, 401);
+    }
+    let done = said(&door.run(&["quarantine", "release"]));
+    assert!(done.contains("0 released, 0 known already, 5 still refused"), "{done}");
+    assert!(done.contains("still refused: auth_malformed"), "{done}");
+    assert!(door.messages("LEADPULSE_EVENTS").await.is_empty());
+}
+
+fn mac_of(body: &[u8]) -> String {
+    format!("sha256={}", hex::encode(mac(MAC_SECRET.as_bytes(), body)))
+}
+
+fn by_mac(signatures: &[&str], body: &[u8]) -> Vec<u8> {
+    let headers: Vec<_> = signatures.iter().map(|value| ("x-hub-signature-256", *value)).collect();
+    post("/webhooks/monday/by-mac", &headers, body)
 }

@@ -7,6 +7,7 @@ mod end_to_end;
 mod faults;
 mod fold;
 mod hostile;
+mod ingest_bounds;
 mod ingest_cluster;
 mod ingest_faults;
 mod ingest_operators;

@@ -35,8 +35,8 @@ pub struct Entry {
     pub received_at: DateTime<Utc>,
     pub trace_id: String,
     pub headers: BTreeMap<String, String>,
-    /// Headers that prove this body alone.
-    pub signature: BTreeMap<String, String>,
+    /// Headers that prove this body alone, each as often as it came.
+    pub signature: Vec<(String, String)>,
     pub token_sha256: Option<String>,
     /// All headers, sealed.
     pub sealed: Option<String>,
@@ -46,6 +46,13 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// About the bytes that the entry of a request will have: body and headers are written as base64.
+    pub(super) fn size(refused: &Refused<'_>, limit: usize) -> usize {
+        let headers = refused.proof.headers.iter();
+        let headers: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
+        (refused.body.len().min(limit) + headers) / 3 * 4
+    }
+
     pub(super) fn of(refused: &Refused<'_>, key: Option<&SealingKey>, limit: usize) -> Self {
         let Refused { refusal, source, proof, body, .. } = refused;
         let known = (!refused.stranger).then_some(*source);
@@ -60,12 +67,9 @@ impl Entry {
             received_at: Utc::now(),
             trace_id: refused.trace.trace_id_hex(),
             headers: redacted(&proof.headers),
-            signature: texts(&proof.headers)
-                .filter(|(name, _)| signature.contains(name))
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
+            signature: pairs(&proof.headers, |name| signature.contains(&name)),
             token_sha256: proof.token_digest.map(hex::encode),
-            sealed: key.and_then(|key| key.seal(&headers_json(&proof.headers)?)),
+            sealed: key.and_then(|key| seal(key, &proof.headers)),
             body: STANDARD.encode(kept),
             truncated: kept.len() < body.len() || refusal.body_is_missing(),
         }
@@ -75,27 +79,33 @@ impl Entry {
         STANDARD.decode(&self.body).context("the entry's body is no base64")
     }
 
-    /// What the request brought along to prove its sender, as far as it was kept.
+    /// What the request brought along to prove its sender, as far as it was kept. A header that came twice
+    /// comes twice again: of two, nobody knows which one counts.
     pub fn proof(&self, key: Option<&SealingKey>) -> Proof {
         let sealed = self.sealed.as_deref().zip(key).and_then(|(sealed, key)| key.open(sealed));
-        let opened: BTreeMap<String, String> =
-            sealed.and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default();
-        let header = |(name, value): (&String, &String)| {
-            Some((name.parse::<HeaderName>().ok()?, HeaderValue::from_str(value).ok()?))
-        };
-        let mut headers: HeaderMap = self.signature.iter().filter_map(header).collect();
-        headers.extend(opened.iter().filter_map(header));
+        let opened = sealed.and_then(|json| serde_json::from_slice::<Pairs>(&json).ok());
+        let kept = opened.as_ref().unwrap_or(&self.signature).iter();
+        let headers: HeaderMap = kept.filter_map(|(name, value)| header(name, value)).collect();
         let digest = self.token_sha256.as_deref().and_then(|digest| hex::decode(digest).ok());
         Proof { headers, token_digest: digest.and_then(|digest| digest.try_into().ok()) }
     }
 }
 
-fn texts(headers: &HeaderMap) -> impl Iterator<Item = (&str, &str)> {
-    headers.iter().filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)))
+type Pairs = Vec<(String, String)>;
+
+/// Each value of each header that is meant. A value that is no text stays one that no verifier reads.
+fn pairs(headers: &HeaderMap, meant: impl Fn(&str) -> bool) -> Pairs {
+    let meant = headers.iter().filter(|(name, _)| meant(name.as_str()));
+    let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    meant.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
 }
 
-fn headers_json(headers: &HeaderMap) -> Option<Vec<u8>> {
-    serde_json::to_vec(&texts(headers).collect::<BTreeMap<_, _>>()).ok()
+fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
+    Some((name.parse().ok()?, HeaderValue::from_bytes(value.as_bytes()).ok()?))
+}
+
+fn seal(key: &SealingKey, headers: &HeaderMap) -> Option<String> {
+    key.seal(&serde_json::to_vec(&pairs(headers, |_| true)).ok()?)
 }
 
 fn redacted(headers: &HeaderMap) -> BTreeMap<String, String> {

@@ -1,4 +1,4 @@
-//! How many webhooks a second one source may send: a bucket of tokens that refills with time.
+//! How much a second one source may send: a bucket of tokens that refills with time.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -24,8 +24,9 @@ impl Rate {
         Self { per_second, bucket: Mutex::new(Bucket { tokens: 2.0 * per_second, filled_at: now }) }
     }
 
-    /// Takes one token, if there is one.
-    pub(super) fn take(&self, now: Instant) -> bool {
+    /// Takes so many tokens, if there is one: who takes more than there are leaves a debt, which the next
+    /// ones wait for.
+    pub(super) fn take(&self, tokens: f64, now: Instant) -> bool {
         // A poisoned lock only says that another request panicked; the two numbers are whole.
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let passed = now.saturating_duration_since(bucket.filled_at).as_secs_f64();
@@ -33,7 +34,7 @@ impl Rate {
         bucket.filled_at = now;
         let allowed = bucket.tokens >= 1.0;
         if allowed {
-            bucket.tokens -= 1.0;
+            bucket.tokens -= tokens;
         }
         allowed
     }
@@ -49,9 +50,18 @@ mod tests {
     fn a_burst_is_allowed_and_then_the_rate() {
         let start = Instant::now();
         let rate = Rate::new(10, start);
-        let taken = |at| (0..100).filter(|_| rate.take(at)).count();
+        let taken = |at| (0..100).filter(|_| rate.take(1.0, at)).count();
         assert_eq!(taken(start), 20);
         assert_eq!(taken(start + Duration::from_millis(500)), 5);
         assert_eq!(taken(start + Duration::from_secs(3600)), 20);
+    }
+
+    #[test]
+    fn what_is_larger_than_the_bucket_is_let_in_and_paid_for_afterwards() {
+        let start = Instant::now();
+        let rate = Rate::new(10, start);
+        assert!(rate.take(60.0, start));
+        let after = |millis| rate.take(1.0, start + Duration::from_millis(millis));
+        assert_eq!([1000, 3900, 4200].map(after), [false, false, true]);
     }
 }

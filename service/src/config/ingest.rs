@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{document::Section, listen, secret::SecretRef};
+use super::{bounded, document::Section, listen, secret::SecretRef};
 
 #[derive(Debug, Clone)]
 pub struct Ingest {
@@ -17,6 +17,13 @@ pub struct Ingest {
     pub max_in_flight: usize,
     /// Open connections at most; more wait in the kernel's queue. Default: 10000.
     pub max_connections: usize,
+    /// What bodies may take of the memory, all together, from their first byte to their answer; beyond it
+    /// webhooks are shed with 503. Mebibytes. Default: 256.
+    pub body_memory: usize,
+    /// Refused webhooks of one source that are kept in the quarantine, a second, with bursts of twice as
+    /// much; of what is beyond it only the number is kept. Kibibytes. Default: 512, with which the flood of
+    /// one source takes half an hour to push everything else out of the quarantine's GiB.
+    pub quarantine_bytes_per_second: u32,
     /// `env:NAME` or `file:PATH`: seals the signatures of refused webhooks in the quarantine, so that they
     /// can be verified again. Without it a quarantined JWT is not kept. Default: none.
     pub quarantine_key: Option<SecretRef>,
@@ -33,9 +40,20 @@ pub(super) fn read_ingest(section: Section<'_, '_>) -> Ingest {
     };
     let max_in_flight = count("max_in_flight", 1024, 65_536);
     let max_connections = count("max_connections", 10_000, 1_000_000);
+    let body_memory = count("body_memory_mib", 256, 1_048_576).saturating_mul(1024 * 1024);
+    let quarantine_kib = section.number("quarantine_kib_per_second", None, 512, 1..=1_048_576);
     let quarantine_key = section
         .get_or_env::<String>("quarantine_key", None)
         .and_then(|found| section.parsed("quarantine_key", found, SecretRef::parse));
     section.finish();
-    Ingest { listen, answer_within, read_within, max_in_flight, max_connections, quarantine_key }
+    Ingest {
+        listen,
+        answer_within,
+        read_within,
+        max_in_flight,
+        max_connections,
+        body_memory,
+        quarantine_bytes_per_second: bounded(quarantine_kib * 1024),
+        quarantine_key,
+    }
 }

@@ -10,6 +10,7 @@ const NOT_JSON: &[(&str, &str)] = &[("reason", "not_json")];
 const NOT_AN_EVENT: &[(&str, &str)] = &[("reason", "not_an_event")];
 const TOO_DEEP: &[(&str, &str)] = &[("reason", "too_deep")];
 const TOO_LARGE: &[(&str, &str)] = &[("reason", "body_too_large")];
+const RECORD_TOO_LARGE: &[(&str, &str)] = &[("reason", "record_too_large")];
 const BROKEN: &[(&str, &str)] = &[("reason", "body_broken")];
 const TOO_SLOW: &[(&str, &str)] = &[("reason", "body_too_slow")];
 const ENCODING: &[(&str, &str)] = &[("reason", "encoding")];
@@ -70,11 +71,22 @@ fn sizes() -> Vec<Case> {
     let large =
         b"10000\r\n".iter().copied().chain(std::iter::repeat_n(b'x', 0x10000)).chain(*b"\r\n");
     let large: Vec<u8> = large.collect();
+    let no_text = [&br#"{"event":{"type":"x","v":""#[..], &[0xff; 900_000], b"\"}}"].concat();
     let lengthless = [&head("x: y")[..], b"{}"].concat();
     vec![
         Case::stored("1 MiB to the byte", by_token(&padded(MIB))),
         Case::refused("one byte more", 413, TOO_LARGE, by_token(&padded(MIB + 1))),
         Case::refused("4 MiB", 413, TOO_LARGE, signed(&padded(4 * MIB))),
+        Case::refused("a type of nearly 1 MiB", 413, RECORD_TOO_LARGE, {
+            let kind = "t".repeat(MIB - 100);
+            signed(format!(r#"{{"event":{{"type":"{kind}","n":1}}}}"#).as_bytes())
+        }),
+        Case::refused(
+            "900,000 bytes that are no text",
+            413,
+            RECORD_TOO_LARGE,
+            authorized(&jwt(), &no_text),
+        ),
         Case::refused("chunks without an end", 413, TOO_LARGE, chunked(&large.repeat(20))),
         Case::stored(
             "small chunks",
