@@ -11,7 +11,6 @@ use axum::{
 };
 use futures_util::FutureExt;
 use hyper::body::Incoming;
-use leadpulse_service::health::Health;
 use metrics::Gauge;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
@@ -42,20 +41,18 @@ pub struct Door {
 /// What every webhook's address begins with: `/webhooks/monday/{source}`, or `…/{source}/{token}`.
 const WEBHOOKS: &str = "/webhooks/monday/";
 
-/// What answers connections. A webhook does not go through a router, whose work for each request would be
-/// more than that of verifying it.
+/// What answers connections: the door for webhooks, with the pages of `health` that belong beside it. A
+/// webhook does not go through a router, whose work for each request would be more than that of verifying it.
 pub fn service(
     door: Door,
-    health: &Health,
-) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send>
-+ Clone
-+ Send
-+ use<> {
+    health: Router,
+) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send
+{
     let door = Arc::new(door);
     let rest = Router::new()
         .method_not_allowed_fallback(webhook::wrong_method)
         .fallback(webhook::no_route)
-        .merge(health.routes())
+        .merge(health)
         .layer(CatchPanicLayer::custom(webhook::panicked));
     tower::service_fn(move |request: Request<Incoming>| {
         let (door, mut rest) = (Arc::clone(&door), rest.clone());

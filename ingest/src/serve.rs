@@ -1,14 +1,15 @@
 //! From a checked configuration to a drained end.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf, sync::Arc};
 
 use anyhow::{Context, Result};
 use leadpulse_service::{
+    config,
     health::Health,
     http::{self as connections, Limits},
     shutdown, telemetry,
 };
-use tokio::sync::watch;
+use tokio::{net::TcpListener, sync::watch, try_join};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -22,6 +23,14 @@ use crate::{
 
 /// A request's head is small; monday.com's token is the longest header.
 const HEADER_BYTES: usize = 32 * 1024;
+/// Of the address for operators: a few scrapers and probes.
+const ADMIN_CONNECTIONS: usize = 256;
+
+/// Where webhooks are taken in, and where operators look, if that is elsewhere.
+struct Listeners {
+    webhooks: TcpListener,
+    admin: Option<TcpListener>,
+}
 
 /// Serves until a signal says stop; the configuration at `path` is read again when it changes.
 pub fn run(path: PathBuf) -> Result<()> {
@@ -34,7 +43,7 @@ pub fn run(path: PathBuf) -> Result<()> {
         .build()
         .context("the runtime can't start")?;
     runtime.block_on(async {
-        let listener = connections::bind(config.ingest.listen, "ingest.listen").await?;
+        let listeners = Listeners::bind(&config.ingest).await?;
         let stop = shutdown::on_signals().context("signals can't be watched")?;
         let health = Health::new("ingest", metrics);
         let broker = Broker::connect(&config.nats).await?;
@@ -47,20 +56,53 @@ pub fn run(path: PathBuf) -> Result<()> {
             read_within: config.ingest.read_within,
             room: Room::new(config.ingest.body_memory),
         };
+        tokio::spawn(not_ready_once_stopped(stop.clone(), health.clone()));
+        tokio::spawn(reload::keep_fresh(path, files, fresh));
+        tokio::select! {
+            served = listeners.serve(door, &health, &config.ingest, stop) => Ok(served?),
+            broken = broker.watch(health.clone()) => Err(broken.into()),
+        }
+    })
+}
+
+impl Listeners {
+    async fn bind(config: &config::Ingest) -> Result<Self> {
+        let webhooks = connections::bind(config.listen, "ingest.listen").await?;
+        let admin = match config.admin_listen {
+            Some(address) => Some(connections::bind(address, "ingest.admin_listen").await?),
+            None => None,
+        };
+        Ok(Self { webhooks, admin })
+    }
+
+    /// Operators are answered until the last webhook is: they want to see the end, too.
+    async fn serve(
+        self,
+        door: Door,
+        health: &Health,
+        config: &config::Ingest,
+        stop: CancellationToken,
+    ) -> io::Result<()> {
         let limits = Limits {
-            connections: config.ingest.max_connections,
-            header_timeout: config.ingest.read_within,
+            connections: config.max_connections,
+            header_timeout: config.read_within,
             header_bytes: HEADER_BYTES,
             ..Limits::default()
         };
-        tokio::spawn(not_ready_once_stopped(stop.clone(), health.clone()));
-        tokio::spawn(reload::keep_fresh(path, files, fresh));
-        let service = http::service(door, &health);
-        tokio::select! {
-            served = connections::serve(listener, service, limits, stop) => Ok(served?),
-            broken = broker.watch(health) => Err(broken.into()),
-        }
-    })
+        let pages = if self.admin.is_some() { health.probes() } else { health.routes() };
+        let service = http::service(door, pages);
+        let Some(admin) = self.admin else {
+            return connections::serve(self.webhooks, service, limits, stop).await;
+        };
+        let ended = CancellationToken::new();
+        let webhooks = async {
+            let _ended = ended.clone().drop_guard();
+            connections::serve(self.webhooks, service, limits, stop).await
+        };
+        let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
+        let admin = connections::serve(admin, health.routes::<()>(), limits, ended.clone());
+        try_join!(webhooks, admin).map(|_| ())
+    }
 }
 
 async fn not_ready_once_stopped(stop: CancellationToken, health: Health) {

@@ -248,16 +248,16 @@ fn read_query_api(section: Section<'_, '_>) -> QueryApi {
 }
 
 fn listen(section: &Section<'_, '_>, default_port: u16) -> SocketAddr {
-    section
-        .get_or_env::<String>("listen", None)
-        .and_then(|found| {
-            section.parsed("listen", found, |text| {
-                text.parse::<SocketAddr>().map_err(|_| {
-                    format!("is `{text}`; it must be an address and a port such as 127.0.0.1:8080")
-                })
-            })
+    address(section, "listen").unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], default_port)))
+}
+
+fn address(section: &Section<'_, '_>, key: &'static str) -> Option<SocketAddr> {
+    let found = section.get_or_env::<String>(key, None)?;
+    section.parsed(key, found, |text| {
+        text.parse::<SocketAddr>().map_err(|_| {
+            format!("is `{text}`; it must be an address and a port such as 127.0.0.1:8080")
         })
-        .unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], default_port)))
+    })
 }
 
 /// A URL may hold a password: it is a secret, and its text is never repeated in a message.
@@ -385,6 +385,17 @@ lost = [1, 2.5]
             );
         }
         assert!(!found.iter().any(|problem| problem.contains("hunter2")), "a secret was repeated");
+    }
+
+    #[test]
+    fn an_address_for_operators_is_another_one() {
+        let with = |admin: &str| {
+            format!("[ingest]\nlisten = '127.0.0.1:80'\nadmin_listen = '{admin}'\n{GOOD}")
+        };
+        let other = Config::parse("leadpulse.toml", &with("127.0.0.1:81"), &|_| None).unwrap();
+        assert_eq!(other.ingest.admin_listen.map(|address| address.port()), Some(81));
+        let found = problems(&with("127.0.0.1:80"), &|_| None);
+        assert!(found[0].contains("`ingest.admin_listen` is `ingest.listen`"), "{found:?}");
     }
 
     #[test]

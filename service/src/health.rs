@@ -91,10 +91,21 @@ impl Health {
 
     /// The four health endpoints and `/metrics`, the same on every service.
     pub fn routes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        self.probes().merge(self.details())
+    }
+
+    /// What anybody may know: whether the service lives, and whether it can do its job.
+    pub fn probes<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
         Router::new()
             .route("/health", get(up))
             .route("/health/liveness", get(up))
             .route("/health/readiness", get(readiness))
+            .with_state(self.clone())
+    }
+
+    /// What operators want to know.
+    fn details<S: Clone + Send + Sync + 'static>(&self) -> Router<S> {
+        Router::new()
             .route("/health/detailed", get(detailed))
             .route("/metrics", get(metrics))
             .with_state(self.clone())

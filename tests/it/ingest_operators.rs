@@ -1,8 +1,10 @@
-//! What an operator does with `ingest`: mend a secret, let the refused in.
+//! What an operator does with `ingest`: mend a secret, let the refused in, look from another address.
 
+use serde_json::Value;
 use tests::{
-    door::{Door, DoorSetup, MAC_SECRET},
-    harness::{Claims, PATIENCE, SECRET, sign_jwt, wait_until},
+    door::{Door, DoorSetup, MAC_SECRET, sum_of},
+    harness::{Claims, PATIENCE, SECRET, eventually, sign_jwt, wait_until},
+    wire::{Connection, exchange},
 };
 
 use super::hostile::{authorized, by_token, mac, post, signed};
@@ -104,4 +106,49 @@ fn mac_of(body: &[u8]) -> String {
 fn by_mac(signatures: &[&str], body: &[u8]) -> Vec<u8> {
     let headers: Vec<_> = signatures.iter().map(|value| ("x-hub-signature-256", *value)).collect();
     post("/webhooks/monday/by-mac", &headers, body)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_operators_want_to_know_can_have_an_address_of_its_own() {
+    let ingest = "admin_listen = \"127.0.0.1:0\"".to_owned();
+    let mut door = Door::start(DoorSetup { ingest, ..DoorSetup::default() }).await.ready().await;
+    let admin = eventually("it says where", PATIENCE, async || {
+        let log = door.ingest.log_text();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let mut listening = lines.filter(|line| line["fields"]["message"] == "listening");
+        Some(listening.nth(1)?["fields"]["addr"].as_str()?.to_owned())
+    })
+    .await;
+    let get = |address: &str, path: &str| {
+        let request = format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+        exchange(address, &[request.as_bytes()])
+    };
+    let public = door.address();
+    for path in ["/health", "/health/liveness", "/health/readiness"] {
+        assert_eq!((get(&public, path).status, get(&admin, path).status), (200, 200), "{path}");
+    }
+    for path in ["/health/detailed", "/metrics"] {
+        assert_eq!((get(&public, path).status, get(&admin, path).status), (404, 200), "{path}");
+    }
+    let event = br#"{"event":{"type":"x"}}"#;
+    assert_eq!(exchange(&admin, &[&by_token(event)]).status, 404, "it takes no webhooks");
+
+    // It is there until the last webhook is answered.
+    let request = by_token(event);
+    let (begun, rest) = request.split_at(request.len() - 5);
+    let mut connection = Connection::open(&public).unwrap();
+    connection.send(begun).unwrap();
+    wait_until("the request is begun", PATIENCE, async || {
+        sum_of(&get(&admin, "/metrics").body, "ingest_webhooks_in_flight", &[]) >= 1.0
+    })
+    .await;
+    door.ingest.signal("TERM");
+    wait_until("the end is seen", PATIENCE, async || {
+        let readiness = get(&admin, "/health/readiness");
+        readiness.status == 503 && readiness.body.contains("draining")
+    })
+    .await;
+    assert_eq!(connection.ask(rest).status, 200);
+    let ended = door.ingest.ended(PATIENCE).await;
+    assert_eq!(ended.and_then(|status| status.code()), Some(0));
 }

@@ -2,12 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{bounded, document::Section, listen, secret::SecretRef};
+use super::{address, bounded, document::Section, listen, secret::SecretRef};
 
 #[derive(Debug, Clone)]
 pub struct Ingest {
     /// Default: 127.0.0.1:8080.
     pub listen: SocketAddr,
+    /// Another address for `/metrics` and `/health/detailed`, which then are not on the one of the
+    /// webhooks; `/health`, `/health/liveness` and `/health/readiness` are on both. Default: none, all are
+    /// at `listen`.
+    pub admin_listen: Option<SocketAddr>,
     /// Within this time a webhook is answered once its body is there, durable or not. Milliseconds.
     /// Default: 4000.
     pub answer_within: Duration,
@@ -31,6 +35,13 @@ pub struct Ingest {
 
 pub(super) fn read_ingest(section: Section<'_, '_>) -> Ingest {
     let listen = listen(&section, 8080);
+    let admin_listen = address(&section, "admin_listen");
+    if let Some(admin) = admin_listen
+        && admin == listen
+        && admin.port() != 0
+    {
+        section.report("`ingest.admin_listen` is `ingest.listen`: leave it out to have both there");
+    }
     let millis =
         |key, default, bounds| Duration::from_millis(section.number(key, None, default, bounds));
     let answer_within = millis("answer_within_ms", 4000, 100..=5000);
@@ -48,6 +59,7 @@ pub(super) fn read_ingest(section: Section<'_, '_>) -> Ingest {
     section.finish();
     Ingest {
         listen,
+        admin_listen,
         answer_within,
         read_within,
         max_in_flight,
