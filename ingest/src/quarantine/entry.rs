@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::{Refused, SealingKey};
-use crate::verify::Proof;
+use crate::verify::{Proof, Rejected};
 
 /// Headers whose values are no secret. Of all others only the name is kept.
 const PLAIN: [&str; 6] = [
@@ -20,6 +20,8 @@ const PLAIN: [&str; 6] = [
     "transfer-encoding",
     "user-agent",
 ];
+/// Since 2, a header that came twice stands in an entry twice.
+const VERSION: u8 = 2;
 const REDACTED: &str = "redacted";
 const MAX_HEADERS: usize = 64;
 const MAX_VALUE_BYTES: usize = 256;
@@ -35,8 +37,8 @@ pub struct Entry {
     pub received_at: DateTime<Utc>,
     pub trace_id: String,
     pub headers: BTreeMap<String, String>,
-    /// Headers that prove this body alone, each as often as it came.
-    pub signature: Vec<(String, String)>,
+    /// Headers that prove this body alone.
+    pub signature: Pairs,
     pub token_sha256: Option<String>,
     /// All headers, sealed.
     pub sealed: Option<String>,
@@ -59,7 +61,7 @@ impl Entry {
         let kept = body.get(..limit.min(body.len())).unwrap_or_default();
         let signature = source.verifier.signature_headers();
         Self {
-            v: 1,
+            v: VERSION,
             reason: refusal.reason().to_owned(),
             status: refusal.status().as_u16(),
             org: known.map(|source| source.org.clone()),
@@ -75,6 +77,11 @@ impl Entry {
         }
     }
 
+    /// An entry of before kept of two proofs one; that there were two is all that was wrong with some.
+    pub fn may_lack_a_proof(&self) -> bool {
+        self.v < VERSION && self.reason == Rejected::Malformed.reason()
+    }
+
     pub fn body(&self) -> Result<Vec<u8>> {
         STANDARD.decode(&self.body).context("the entry's body is no base64")
     }
@@ -84,20 +91,40 @@ impl Entry {
     pub fn proof(&self, key: Option<&SealingKey>) -> Proof {
         let sealed = self.sealed.as_deref().zip(key).and_then(|(sealed, key)| key.open(sealed));
         let opened = sealed.and_then(|json| serde_json::from_slice::<Pairs>(&json).ok());
-        let kept = opened.as_ref().unwrap_or(&self.signature).iter();
+        let kept = opened.as_ref().unwrap_or(&self.signature).0.iter();
         let headers: HeaderMap = kept.filter_map(|(name, value)| header(name, value)).collect();
         let digest = self.token_sha256.as_deref().and_then(|digest| hex::decode(digest).ok());
         Proof { headers, token_digest: digest.and_then(|digest| digest.try_into().ok()) }
     }
 }
 
-type Pairs = Vec<(String, String)>;
+/// Headers, each as often as it came.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Written")]
+pub struct Pairs(Vec<(String, String)>);
+
+/// As version 2 writes them, and as version 1 did.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Written {
+    Pairs(Vec<(String, String)>),
+    Map(BTreeMap<String, String>),
+}
+
+impl From<Written> for Pairs {
+    fn from(written: Written) -> Self {
+        match written {
+            Written::Pairs(pairs) => Self(pairs),
+            Written::Map(map) => Self(map.into_iter().collect()),
+        }
+    }
+}
 
 /// Each value of each header that is meant. A value that is no text stays one that no verifier reads.
 fn pairs(headers: &HeaderMap, meant: impl Fn(&str) -> bool) -> Pairs {
     let meant = headers.iter().filter(|(name, _)| meant(name.as_str()));
     let text = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
-    meant.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect()
+    Pairs(meant.map(|(name, value)| (name.as_str().to_owned(), text(value))).collect())
 }
 
 fn header(name: &str, value: &str) -> Option<(HeaderName, HeaderValue)> {
@@ -115,4 +142,36 @@ fn redacted(headers: &HeaderMap) -> BTreeMap<String, String> {
     };
     let named = headers.iter().take(MAX_HEADERS);
     named.map(|(name, value)| (name.as_str().to_owned(), shown(name, value))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_of_version_1_is_read_and_not_trusted_where_it_may_lack_a_proof() {
+        let entry = |reason: &str| -> Entry {
+            let json = serde_json::json!({
+                "v": 1, "reason": reason, "status": 401, "org": "demo", "source": "crm",
+                "received_at": "2026-11-01T00:00:00Z", "trace_id": "x", "headers": {},
+                "signature": { "x-signature": "ab" }, "token_sha256": null, "sealed": null,
+                "body": "", "truncated": false,
+            });
+            serde_json::from_value(json).unwrap()
+        };
+        let known = entry("auth_signature");
+        assert_eq!(known.proof(None).headers["x-signature"], "ab");
+        assert!(!known.may_lack_a_proof() && entry("auth_malformed").may_lack_a_proof());
+    }
+
+    #[test]
+    fn a_header_that_came_twice_is_sealed_twice() {
+        let twice = ["x", "y"].map(|value| {
+            (HeaderName::from_static("authorization"), HeaderValue::from_static(value))
+        });
+        let kept = pairs(&HeaderMap::from_iter(twice), |_| true);
+        let json = serde_json::to_string(&kept).unwrap();
+        assert_eq!(json, r#"[["authorization","x"],["authorization","y"]]"#);
+        assert_eq!(serde_json::from_str::<Pairs>(&json).unwrap(), kept);
+    }
 }

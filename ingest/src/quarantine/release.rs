@@ -83,6 +83,9 @@ fn verify_again(
     if entry.truncated {
         return Err("its body was not kept whole".to_owned());
     }
+    if entry.may_lack_a_proof() {
+        return Err("an earlier version kept it, without what it had twice".to_owned());
+    }
     let (source, stranger) = sources.of(&entry.source);
     if stranger {
         return Err("no source has this key".to_owned());
