@@ -66,6 +66,11 @@ const PATHS: &[(&str, &str)] = &[
         "select item_id from lead_fact where org_id = 'org1' and search_form(name) = 'lead 4321'",
         "lead_fact_name_prefix",
     ),
+    (
+        "select item_id from lead_fact where org_id = 'org1' and last_activity_week is not null
+             order by last_activity_week desc, last_activity_at desc limit 50",
+        "lead_fact_last_activity",
+    ),
 ];
 
 /// The same on the other tables.

@@ -120,7 +120,8 @@ async fn verify_finds_each_kind_of_damage_and_names_it() {
     projection.projector.kill9();
     execute(
         &projection,
-        "create table kept_lead as table lead_fact; create table kept_agent as table agent_metrics;
+        "create table kept_lead as table lead_fact;
+         alter table kept_lead drop column last_activity_week; create table kept_agent as table agent_metrics;
          create table kept_user as table monday_user; create table kept_position as table checkpoint",
     )
     .await;

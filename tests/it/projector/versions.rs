@@ -58,7 +58,7 @@ async fn a_schema_that_is_older_than_the_binary_is_migrated_by_the_projector_and
     // The last migration takes itself back.
     execute(
         &projection,
-        "drop table projection_fault; delete from _sqlx_migrations where version = 20261125190000",
+        "drop table projection_fault; delete from _sqlx_migrations where version = 20261125191000",
     )
     .await;
     let (code, said) = types(&projection, &["pause", "--reason", "x", "--yes"]);
