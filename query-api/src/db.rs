@@ -5,6 +5,7 @@ use std::{str::FromStr, time::Duration};
 use chrono::{DateTime, Utc};
 use leadpulse_nats::instant;
 use leadpulse_service::config::Postgres;
+use projector::store::begin_as;
 use secrecy::ExposeSecret;
 use sqlx::{
     PgConnection, PgPool, Row, Transaction,
@@ -49,8 +50,9 @@ const LOCK_AND_LOOK: &str =
 
 impl Snapshot {
     pub(crate) async fn open(pool: &PgPool) -> Result<Self, sqlx::Error> {
-        let mut transaction =
-            pool.begin_with("begin isolation level repeatable read read only").await?;
+        // To its end also where the client goes away: the pool's next reader must not find itself inside it.
+        let begin = "begin isolation level repeatable read read only";
+        let mut transaction = begin_as(pool, begin).await?;
         let row = sqlx::raw_sql(LOCK_AND_LOOK).fetch_one(&mut *transaction).await?;
         Ok(Self { seq: row.try_get(0)?, at: now(), transaction })
     }

@@ -5,10 +5,11 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tests::harness::{PATIENCE, long_run, wait_until};
+use tokio::io::AsyncWriteExt;
 
 use super::fixture::Reads;
 
@@ -196,4 +197,34 @@ async fn a_database_that_hangs_is_told_in_time_and_the_next_read_succeeds() {
     assert!(started.elapsed() < Duration::from_secs(9), "{:?}", started.elapsed());
     lock.rollback().await.unwrap();
     assert_eq!(reads.get("/v1/leads").await.status, 200);
+}
+
+/// A client that goes away takes its read with it, wherever that is: also where a transaction is being begun,
+/// of which the pool would not know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_goes_away_leaves_no_transaction_in_the_pool() {
+    let reads = Reads::start(false, &[("LEADPULSE_POSTGRES_MAX_CONNECTIONS", "4")]).await;
+    reads.fill(10).await;
+    let address = reads.api.url().trim_start_matches("http://").to_owned();
+    let open = "select count(*) from pg_stat_activity where datname = current_database()
+         and application_name = 'query-api' and (state = 'active' or state like 'idle in transaction%')";
+    for n in 0_u32..400 {
+        let mut socket = tokio::net::TcpStream::connect(&address).await.unwrap();
+        let (key, amount) = (&reads.key, f64::from(n) / 1e6);
+        let request = format!(
+            "GET /v1/leads?min_amount={amount} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {key}\r\n\r\n"
+        );
+        socket.write_all(request.as_bytes()).await.unwrap();
+        // The pauses go through all steps of a read; a timer's steps are too large for that.
+        let sent = Instant::now();
+        while sent.elapsed() < Duration::from_micros(u64::from(n) * 10) {
+            std::hint::spin_loop();
+        }
+        drop(socket);
+        wait_until("no transaction is open", Duration::from_secs(5), async || {
+            let pool = &reads.ground.database.pool;
+            sqlx::query_scalar::<_, i64>(open).fetch_one(pool).await.unwrap() == 0
+        })
+        .await;
+    }
 }
