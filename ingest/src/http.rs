@@ -9,12 +9,14 @@ use axum::{
     http::{Method, Request},
     response::{IntoResponse, Response},
 };
-use futures_util::FutureExt;
-use hyper::body::Incoming;
+use futures_util::{FutureExt, future::Either};
+use hyper::{
+    body::Incoming,
+    service::{Service, service_fn},
+};
 use metrics::Gauge;
 use percent_encoding::percent_decode_str;
 use tokio::sync::watch;
-use tower::Service;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::{
@@ -54,19 +56,22 @@ pub fn service(
         .fallback(webhook::no_route)
         .merge(health)
         .layer(CatchPanicLayer::custom(webhook::panicked));
-    tower::service_fn(move |request: Request<Incoming>| {
-        let (door, mut rest) = (Arc::clone(&door), rest.clone());
-        async move {
-            let Some(address) = Address::of(request.uri().path()) else {
-                return rest.call(request).await;
-            };
-            if request.method() != Method::POST {
-                return Ok(webhook::wrong_method().await.into_response());
-            }
-            let received = AssertUnwindSafe(webhook::receive(&door, address, request));
-            Ok(received.catch_unwind().await.unwrap_or_else(webhook::panicked))
-        }
+    service_fn(move |request: Request<Incoming>| match Address::of(request.uri().path()) {
+        Some(address) => Either::Left(take_in(Arc::clone(&door), address, request)),
+        None => Either::Right(tower::Service::call(&mut rest.clone(), request)),
     })
+}
+
+async fn take_in(
+    door: Arc<Door>,
+    address: Address,
+    request: Request<Incoming>,
+) -> Result<Response, Infallible> {
+    if request.method() != Method::POST {
+        return Ok(webhook::wrong_method().await.into_response());
+    }
+    let received = AssertUnwindSafe(webhook::receive(&door, address, request)).catch_unwind();
+    Ok(received.await.unwrap_or_else(webhook::panicked))
 }
 
 /// Where a webhook was sent to.

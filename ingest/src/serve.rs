@@ -100,7 +100,7 @@ impl Listeners {
             connections::serve(self.webhooks, service, limits, stop).await
         };
         let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
-        let admin = connections::serve(admin, health.routes::<()>(), limits, ended.clone());
+        let admin = connections::serve_router(admin, health.routes(), limits, ended.clone());
         try_join!(webhooks, admin).map(|_| ())
     }
 }

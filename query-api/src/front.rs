@@ -10,7 +10,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -21,9 +20,8 @@ use axum::{
     routing::future::RouteFuture,
 };
 use futures_util::future::Either;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, service::Service};
 use sha2::{Digest, Sha256};
-use tower::Service;
 
 use crate::{
     auth::Caller,
@@ -128,12 +126,7 @@ impl Service<Request<Incoming>> for Front {
     type Error = Infallible;
     type Future = Either<Ready<Result<Response, Infallible>>, RouteFuture<Infallible>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        // As the router: always.
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, mut request: Request<Incoming>) -> Self::Future {
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         if request.method() == Method::GET
             && let Some(words) = Words::of(request.uri(), request.headers())
         {
@@ -142,6 +135,6 @@ impl Service<Request<Incoming>> for Front {
             }
             request.extensions_mut().insert(words);
         }
-        Either::Right(self.router.call(request))
+        Either::Right(tower::Service::call(&mut self.router.clone(), request))
     }
 }

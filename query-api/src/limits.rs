@@ -3,7 +3,6 @@
 
 use std::{
     collections::HashMap,
-    fmt::Write,
     sync::{Mutex, PoisonError},
     time::Instant,
 };
@@ -13,7 +12,7 @@ use uuid::Uuid;
 
 use crate::{
     auth::Caller,
-    header::{RATELIMIT, RATELIMIT_POLICY},
+    header::{RATELIMIT, RATELIMIT_POLICY, header_value},
     problem::Problem,
 };
 
@@ -139,13 +138,13 @@ impl Limits {
 impl Left {
     /// The headers of draft-ietf-httpapi-ratelimit-headers.
     pub(crate) fn tell(&self, headers: &mut HeaderMap) {
-        let mut left = format!("\"key\";r={}", whole(self.key));
-        if let Some(org) = self.org {
-            // Writing to a text does not fail.
-            let _ = write!(left, ", \"org\";r={}", whole(org));
-        }
+        let key = whole(self.key);
+        let left = match self.org.map(whole) {
+            Some(org) => header_value(format_args!("\"key\";r={key}, \"org\";r={org}")),
+            None => header_value(format_args!("\"key\";r={key}")),
+        };
         headers.insert(RATELIMIT_POLICY, self.policy.clone());
-        if let Ok(left) = HeaderValue::try_from(left) {
+        if let Some(left) = left {
             headers.insert(RATELIMIT, left);
         }
     }

@@ -19,12 +19,12 @@ use crate::{
     cache::{self, Entry, Lease, Lives, Origin},
     db::{self, Snapshot},
     front::{Meaning, Words},
-    header::{AS_OF, CACHE_STATUS, SEQ, SERVER_TIMING},
+    header::{AS_OF, CACHE_STATUS, SEQ, SERVER_TIMING, header_value},
     http::observe::Meter,
     params::Params,
     problem::Problem,
     state::App,
-    value,
+    value::Milliseconds,
 };
 
 /// A read waits this long for what it asked for by `min_seq`.
@@ -328,8 +328,8 @@ pub(crate) fn respond(
     headers.insert(CACHE_STATUS, origin.status());
     headers.insert(SEQ, HeaderValue::from(entry.seq));
     headers.insert(AS_OF, entry.as_of.clone());
-    let timing = format!("{};dur={}", origin.as_str(), value::milliseconds(took));
-    if let Ok(timing) = HeaderValue::try_from(timing) {
+    let timing = header_value(format_args!("{};dur={}", origin.as_str(), Milliseconds(took)));
+    if let Some(timing) = timing {
         headers.insert(SERVER_TIMING, timing);
     }
     response

@@ -1,7 +1,10 @@
 //! How values are written for clients: ids are strings, money is a decimal string, instants are
 //! RFC 3339 UTC with microseconds, durations are seconds.
 
-use std::time::Duration;
+use std::{
+    fmt::{self, Display},
+    time::Duration,
+};
 
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use rust_decimal::Decimal;
@@ -12,9 +15,13 @@ pub(crate) fn instant(at: DateTime<Utc>) -> String {
 }
 
 /// Milliseconds with three decimals, as `Server-Timing` has them.
-pub(crate) fn milliseconds(took: Duration) -> String {
-    let micros = took.as_micros();
-    format!("{}.{:03}", micros / 1000, micros % 1000)
+pub(crate) struct Milliseconds(pub(crate) Duration);
+
+impl Display for Milliseconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let micros = self.0.as_micros();
+        write!(f, "{}.{:03}", micros / 1000, micros % 1000)
+    }
 }
 
 /// A decimal in its one spelling: no trailing zeros, no exponent.

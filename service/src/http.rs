@@ -6,11 +6,16 @@ mod socket;
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
-use axum::{http::Request, response::Response};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use axum::{Router, http::Request, response::Response};
+use hyper::{
+    body::Incoming,
+    server::conn::http1,
+    service::{Service, service_fn},
+};
 use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::GracefulShutdown,
+    service::TowerToHyperService,
 };
 use metrics::counter;
 use tokio::{
@@ -19,7 +24,6 @@ use tokio::{
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
-use tower::Service;
 use tracing::{debug, info, warn};
 
 use socket::Socket;
@@ -96,7 +100,7 @@ where
         let (service, head) = (service.clone(), socket.head.clone());
         let handler = service_fn(move |request| {
             head.is_whole();
-            let (answer, head) = (service.clone().call(request), head.clone());
+            let (answer, head) = (service.call(request), head.clone());
             async move {
                 let response = answer.await;
                 head.is_whole();
@@ -121,6 +125,16 @@ where
     }
     info!("drained");
     Ok(())
+}
+
+/// The same for a router of axum.
+pub async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    limits: Limits,
+    shutdown: CancellationToken,
+) -> io::Result<()> {
+    serve(listener, TowerToHyperService::new(router), limits, shutdown).await
 }
 
 fn socket_of(stream: TcpStream) -> Socket {

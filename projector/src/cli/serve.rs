@@ -30,7 +30,7 @@ pub(super) async fn serve(config: Config, file: PathBuf) -> Result<()> {
     let stop = shutdown::on_signals()?;
     let projector = Projector::build(config, health.clone(), Arc::new(Utc::now)).await?;
     let projector = projector.reading_again(file);
-    let http = http::serve(listener, health.routes(), http::Limits::default(), stop.clone());
+    let http = http::serve_router(listener, health.routes(), http::Limits::default(), stop.clone());
     let server = tokio::spawn(http);
     projector.run(&stop).await;
     health.drain();

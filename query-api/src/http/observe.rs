@@ -20,10 +20,10 @@ use tracing::{Instrument, debug, info_span};
 use uuid::Uuid;
 
 use crate::{
-    header::{REQUEST_ID, SERVER_TIMING, TRACEPARENT},
+    header::{REQUEST_ID, SERVER_TIMING, TRACEPARENT, header_value},
     ops::instance,
     problem::Problem,
-    value::milliseconds,
+    value::Milliseconds,
 };
 
 /// No request may take longer to begin its answer.
@@ -73,14 +73,18 @@ impl Observed {
         );
         let headers = response.headers_mut();
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        let timing = format!("total;dur={}", milliseconds(took));
-        if let Ok(timing) = HeaderValue::try_from(timing) {
-            headers.append(SERVER_TIMING, timing);
-        }
-        let texts = [(REQUEST_ID, self.id), (TRACEPARENT, self.trace.to_string())];
-        for (name, text) in texts {
-            if let Ok(text) = HeaderValue::try_from(text) {
-                headers.insert(name, text);
+        let total = Milliseconds(took);
+        let timing = match headers.get(SERVER_TIMING).and_then(|part| part.to_str().ok()) {
+            Some(part) => header_value(format_args!("{part}, total;dur={total}")),
+            None => header_value(format_args!("total;dur={total}")),
+        };
+        for (name, value) in [
+            (SERVER_TIMING, timing),
+            (REQUEST_ID, header_value(&self.id)),
+            (TRACEPARENT, header_value(&self.trace)),
+        ] {
+            if let Some(value) = value {
+                headers.insert(name, value);
             }
         }
         response
