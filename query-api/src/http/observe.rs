@@ -81,7 +81,7 @@ impl Observed {
         for (name, value) in [
             (SERVER_TIMING, timing),
             (REQUEST_ID, header_value(&self.id)),
-            (TRACEPARENT, header_value(&self.trace)),
+            (TRACEPARENT, header_value(self.trace)),
         ] {
             if let Some(value) = value {
                 headers.insert(name, value);
