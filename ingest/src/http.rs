@@ -44,7 +44,7 @@ pub struct Door {
 const WEBHOOKS: &str = "/webhooks/monday/";
 
 /// What answers connections: the door for webhooks, with the pages of `health` that belong beside it. A
-/// webhook does not go through a router, whose work for each request would be more than that of verifying it.
+/// webhook does not go through a router: it has one address and one method.
 pub fn service(
     door: Door,
     health: Router,

@@ -113,7 +113,8 @@ pub(crate) struct Question<R> {
     min_seq: i64,
     filters: String,
     spelling: String,
-    /// Its words and its route, if somebody has asked it.
+    /// Its words and its route, if somebody has asked it with the credential that stands in the words: an answer
+    /// to another header's key is never given out by them.
     words: Option<(Words, MatchedPath)>,
 }
 

@@ -78,15 +78,12 @@ impl Drop for Taken {
 }
 
 /// A client that trickles holds a connection for `within`, and never a publish.
-pub async fn read<B>(
-    mut body: B,
+pub async fn read(
+    mut body: impl HttpBody<Data = Bytes> + Unpin,
     within: Duration,
     room: &Room,
     taken: &mut Taken,
-) -> Result<Bytes, Refusal>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-{
+) -> Result<Bytes, Refusal> {
     match read_kept(&mut body, within, room, taken).await {
         Err(refusal @ (Refusal::BodyTooLarge | Refusal::NoRoom)) => {
             taken.give_back();
@@ -97,15 +94,12 @@ where
     }
 }
 
-async fn read_kept<B>(
-    body: &mut B,
+async fn read_kept(
+    body: &mut (impl HttpBody<Data = Bytes> + Unpin),
     within: Duration,
     room: &Room,
     taken: &mut Taken,
-) -> Result<Bytes, Refusal>
-where
-    B: HttpBody<Data = Bytes> + Unpin,
-{
+) -> Result<Bytes, Refusal> {
     let announced = body.size_hint().lower();
     if announced > MAX_BYTES as u64 {
         return Err(Refusal::BodyTooLarge);

@@ -124,8 +124,8 @@ async fn redis(stage: &Stage) -> Vec<String> {
     let half = Load { most: Some(ANSWERS / 2), ..load(second.port) };
     let mut full = half.run(Arc::clone(&questions)).await;
     let hits = full.from(200, "redis; hit, memory; fwd=miss; stored");
-    // A version that the clock has raised meanwhile ends what the first process has left of its org.
-    assert!(hits * 100 > full.times.len() * 50, "{:?}", full.origins);
+    // Fewer are no figure of Redis: a version that the clock has raised meanwhile ends what was left of its org.
+    assert!(hits * 100 > full.times.len() * 95, "{:?}", full.origins);
     let rest: Requests = Arc::new(move |n| questions(n + ANSWERS / 2));
     let half = Load { rate: Some(full.rate / 2.0), ..half };
     let mut calm = half.run(rest).await;
