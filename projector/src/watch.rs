@@ -38,6 +38,7 @@ struct Tables {
     dirty_agents: i64,
     oldest_mark_age: Option<f64>,
     expired_rows: i64,
+    server_version: String,
 }
 
 impl Watch {
@@ -72,6 +73,7 @@ impl Watch {
         match looked.await {
             Ok((stream, seen)) => {
                 let detail = format!("stream {} at {}", seen.identity.name, seen.last);
+                self.nats.is_of_version(&self.jetstream.client().server_info().version);
                 self.nats.up(Some(started.elapsed()), detail);
                 Some((stream, seen))
             }
@@ -86,6 +88,7 @@ impl Watch {
         let started = Instant::now();
         match timeout(ANSWER, tables(&self.pool)).await {
             Ok(Ok(tables)) => {
+                self.postgres.is_of_version(&tables.server_version);
                 self.postgres.up(Some(started.elapsed()), "answers");
                 Some(tables)
             }
@@ -140,7 +143,8 @@ async fn tables(pool: &PgPool) -> Result<Tables, sqlx::Error> {
               where projection = $1 and resolved_at is null),
              (select count(distinct (org_id, agent_id)) from agent_dirty),
              (select extract(epoch from now() - min(marked_at))::double precision from agent_dirty),
-             (select count(*) from agent_metrics where valid_until <= now())",
+             (select count(*) from agent_metrics where valid_until <= now()),
+             current_setting('server_version')",
     )
     .bind(PROJECTION)
     .fetch_one(pool)
@@ -153,5 +157,6 @@ async fn tables(pool: &PgPool) -> Result<Tables, sqlx::Error> {
         dirty_agents: row.try_get(4)?,
         oldest_mark_age: row.try_get(5)?,
         expired_rows: row.try_get(6)?,
+        server_version: row.try_get(7)?,
     })
 }

@@ -9,7 +9,7 @@ mod tally;
 
 use std::{
     sync::{
-        Arc, OnceLock,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -17,6 +17,7 @@ use std::{
 
 use axum::http::HeaderValue;
 use chrono::{DateTime, TimeDelta, Utc};
+use leadpulse_service::config::Org;
 use moka::Expiry;
 use serde_json::{Value, json};
 
@@ -193,6 +194,13 @@ impl Cache {
         Some((entry, fresh))
     }
 
+    /// An answer that came from memory a moment ago, if memory still has it, and it is fresh.
+    pub(crate) fn still(&self, entry: &Weak<Entry>, min_seq: i64) -> Option<Arc<Entry>> {
+        let entry = entry.upgrade().filter(|entry| entry.serves(min_seq, db::now()))?;
+        entry.asked.fetch_add(1, Ordering::Relaxed);
+        Some(entry)
+    }
+
     pub(crate) async fn far(&self, key: &str, min_seq: i64) -> Option<Arc<Entry>> {
         let bytes = self.far.get(key).await?;
         let Some(entry) = Entry::decode(key, bytes) else {
@@ -259,6 +267,12 @@ impl Cache {
 }
 
 impl HotRead {
+    /// One that nobody has asked for yet.
+    pub(crate) fn expected(org: &Org, family: &str, question: String) -> Self {
+        let (org_id, family) = (org.id.clone(), family.to_owned());
+        Self { org_id, family, question, pii: false, per_second: 0.0 }
+    }
+
     fn of(key: &str, entry: &Entry, now: DateTime<Utc>) -> Option<Self> {
         let mut parts = key.splitn(5, '|');
         let (family, org_id, _, pii) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -4,13 +4,14 @@
 //! org's read models have this version. Everything else goes the long way.
 
 use std::{
+    collections::HashMap,
     convert::Infallible,
     future::{Ready, ready},
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock, Weak,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use axum::{
@@ -25,16 +26,14 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     auth::Caller,
-    cache::Origin,
+    cache::{Entry, Origin},
     http::observe::{Meter, Observed},
     read::respond,
     state::App,
 };
 
 /// Questions that are known at most, some 500 bytes each.
-const KNOWN: u64 = 10_000;
-/// Keys are believed for less; it only ends what nobody asks for again.
-const FORGOTTEN: Duration = Duration::from_secs(2);
+const KNOWN: usize = 10_000;
 
 /// The service that answers connections.
 #[derive(Clone)]
@@ -53,32 +52,38 @@ pub(crate) struct Meaning {
     pub(crate) family: &'static str,
     pub(crate) content_type: &'static str,
     pub(crate) min_seq: i64,
-    /// Of the org's read models, and the answer's name in memory under it.
+    /// Of the org's read models.
     pub(crate) version: i64,
-    pub(crate) key: String,
+    /// Only as long as the cache has it.
+    pub(crate) entry: Weak<Entry>,
     pub(crate) meter: Meter,
 }
 
-/// The questions of the last moment.
+/// The questions of the last moment: a plain map, which is tidied once a second. The bookkeeping of a cache
+/// would cost more than the look-up.
+#[derive(Default)]
 pub(crate) struct Meanings {
-    by_words: moka::sync::Cache<Words, Arc<Meaning>>,
+    by_words: RwLock<HashMap<Words, Arc<Meaning>>>,
     answered: AtomicU64,
-}
-
-impl Default for Meanings {
-    fn default() -> Self {
-        let by_words = moka::sync::Cache::builder().max_capacity(KNOWN).time_to_live(FORGOTTEN);
-        Self { by_words: by_words.build(), answered: AtomicU64::new(0) }
-    }
 }
 
 impl Meanings {
     pub(crate) fn learn(&self, words: Words, meaning: Meaning) {
-        self.by_words.insert(words, Arc::new(meaning));
+        let mut known = self.by_words.write().unwrap_or_else(PoisonError::into_inner);
+        if known.len() < KNOWN {
+            known.insert(words, Arc::new(meaning));
+        }
     }
 
-    /// Tells the metrics how many requests needed nothing else.
-    pub(crate) fn publish(&self) {
+    fn of(&self, words: &Words) -> Option<Arc<Meaning>> {
+        self.by_words.read().unwrap_or_else(PoisonError::into_inner).get(words).cloned()
+    }
+
+    /// Makes room, and tells the metrics how many requests needed nothing else.
+    pub(crate) fn tidy(&self) {
+        let now = Instant::now();
+        let mut known = self.by_words.write().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|_, meaning| meaning.caller.is_believed(now));
         let answered = self.answered.load(Ordering::Relaxed);
         metrics::counter!("query_api_answered_in_front_total").absolute(answered);
     }
@@ -105,17 +110,16 @@ impl Front {
     fn answer(&self, words: &Words, headers: &HeaderMap) -> Option<Response> {
         let began = Instant::now();
         let app = &self.app;
-        let meaning = app.meanings.by_words.get(words)?;
-        let Meaning { caller, family, content_type, min_seq, version, key, meter } = &*meaning;
-        if !caller.is_believed(began) || app.versions.of(&caller.org.id) != Some(*version) {
+        let meaning = app.meanings.of(words)?;
+        let Meaning { caller, family, content_type, min_seq, version, entry, meter } = &*meaning;
+        if !caller.is_believed(began) || app.versions.of(&caller.org.id, began) != Some(*version) {
             return None;
         }
         // What has got old is made anew on the long way.
-        let (entry, true) = app.cache.near(key, *min_seq)? else { return None };
+        let entry = app.cache.still(entry, *min_seq)?;
         app.cache.count(family, Origin::Near);
-        let left = app.limits.left(caller).ok()?;
         let mut response = respond(content_type, &entry, Origin::Near, headers, began.elapsed());
-        left.tell(response.headers_mut());
+        app.limits.left(caller, began).tell(response.headers_mut());
         app.meanings.answered.fetch_add(1, Ordering::Relaxed);
         Some(Observed::of(headers, began).finish(response, meter))
     }

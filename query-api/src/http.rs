@@ -39,6 +39,22 @@ fn wish<H: Handler<T, Arc<App>>, T: 'static>(handler: H) -> MethodRouter<Arc<App
     post(handler).fallback(only_post)
 }
 
+fn operations(app: &Arc<App>) -> Router<Arc<App>> {
+    let left = middleware::from_fn_with_state(Arc::clone(app), ops::tell_what_is_left);
+    Router::new()
+        .route("/ops/status", get(ops::status_of))
+        .route("/ops/dead-letters", get(ops::letters))
+        .route("/ops/dead-letters/{seq}", get(ops::letter))
+        .route("/ops/dead-letters/retry", wish(ops::retry))
+        .route("/ops/dead-letters/skip", wish(ops::skip))
+        .route("/ops/leads/{board_id}/{item_id}/rebuild", wish(ops::rebuild_lead))
+        .route("/ops/explain/leads/{board_id}/{item_id}", get(ops::explain_lead))
+        .route("/ops/explain/agents/{agent_id}", get(ops::explain_agent))
+        .route("/ops/audit", get(ops::record))
+        .merge(instance())
+        .route_layer(left)
+}
+
 /// What is about the whole instance, for keys of no org.
 fn instance() -> Router<Arc<App>> {
     use ops::instance::{change, copy, letters, look, rebuild};
@@ -87,16 +103,7 @@ pub(crate) fn routes(app: Arc<App>, health: &Health) -> Router {
         .route("/v1/stream", get(stream))
         .route("/v1/consistency", get(consistency))
         .route("/outcomes/summary", get(outcomes))
-        .route("/ops/status", get(ops::status_of))
-        .route("/ops/dead-letters", get(ops::letters))
-        .route("/ops/dead-letters/{seq}", get(ops::letter))
-        .route("/ops/dead-letters/retry", wish(ops::retry))
-        .route("/ops/dead-letters/skip", wish(ops::skip))
-        .route("/ops/leads/{board_id}/{item_id}/rebuild", wish(ops::rebuild_lead))
-        .route("/ops/explain/leads/{board_id}/{item_id}", get(ops::explain_lead))
-        .route("/ops/explain/agents/{agent_id}", get(ops::explain_agent))
-        .route("/ops/audit", get(ops::record))
-        .merge(instance())
+        .merge(operations(&app))
         .route("/openapi.json", get(openapi))
         .route("/docs", get(docs))
         .with_state(app);

@@ -63,10 +63,17 @@ impl Quota {
         Bucket { points: self.most(), filled: now }
     }
 
+    /// What is in a bucket now: one that nobody has taken from yet is full.
+    fn points(self, bucket: Option<&Bucket>, now: Instant) -> f64 {
+        bucket.map_or(self.most(), |bucket| {
+            let came = now.duration_since(bucket.filled).as_secs_f64() * self.per_second;
+            (bucket.points + came).min(self.most())
+        })
+    }
+
     /// Fills up to now; the error says in how many seconds there is enough.
     fn fill(self, bucket: &mut Bucket, cost: f64, now: Instant) -> Result<f64, f64> {
-        let came = now.duration_since(bucket.filled).as_secs_f64() * self.per_second;
-        bucket.points = (bucket.points + came).min(self.most());
+        bucket.points = self.points(Some(bucket), now);
         bucket.filled = now;
         // What costs more than a bucket holds takes a full one.
         let cost = cost.min(self.most());
@@ -130,8 +137,20 @@ impl Limits {
     }
 
     /// What is left, for an answer from memory: it costs nothing.
-    pub(crate) fn left(&self, caller: &Caller) -> Result<Left, Problem> {
-        self.admit(caller, 0)
+    pub(crate) fn left(&self, caller: &Caller, now: Instant) -> Left {
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = buckets.keys.get(&caller.key_id);
+        let org = buckets.orgs.get(&caller.org.id);
+        let (key, org) = (self.key.points(key, now), self.org.points(org, now));
+        drop(buckets);
+        Left { key, org: Some(org), policy: self.policy.clone() }
+    }
+
+    /// The same of a key of the whole instance.
+    pub(crate) fn left_of_instance(&self, key_id: Uuid, now: Instant) -> Left {
+        let buckets = self.buckets.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = self.key.points(buckets.keys.get(&key_id), now);
+        Left { key, org: None, policy: self.instance_policy.clone() }
     }
 }
 

@@ -7,9 +7,13 @@ pub(crate) mod instance;
 mod mend;
 mod report;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
-use axum::response::Response;
+use axum::{
+    extract::{Request, State},
+    middleware::Next,
+    response::Response,
+};
 use projector::{
     event::LeadKey,
     ops::{audit, dead_letters, dead_letters::Filter, explain, status},
@@ -72,6 +76,32 @@ impl Question {
         self.params.finish()?;
         Ok((self.app, self.caller))
     }
+}
+
+/// Every answer here says what is left of the key's points, as the reads do.
+pub(crate) async fn tell_what_is_left(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let headers = request.headers().clone();
+    let mut response = next.run(request).await;
+    if response.status().is_success() {
+        let now = Instant::now();
+        let left = match app.keys.bearer(&headers).await {
+            Ok(caller) => Ok(app.limits.left(&caller, now)),
+            Err(Problem::OfNoOrg) => {
+                let key_id = app.keys.of_the_instance(&headers).await;
+                key_id.map(|key_id| app.limits.left_of_instance(key_id, now))
+            }
+            Err(problem) => Err(problem),
+        };
+        // A key that has just been revoked has nothing left to be told of.
+        if let Ok(left) = left {
+            left.tell(response.headers_mut());
+        }
+    }
+    response
 }
 
 pub(crate) async fn status_of(asked: Asked) -> Result<Response, Problem> {

@@ -141,7 +141,7 @@ impl<R: Read> Question<R> {
     }
 
     /// It was answered from memory: asked again in the same words it need not be understood again.
-    fn may_come_again(&self, app: &App, version: i64, key: String) {
+    fn may_come_again(&self, app: &App, version: i64, entry: &Arc<Entry>) {
         let Some((words, route)) = &self.words else { return };
         let meaning = Meaning {
             caller: self.caller.clone(),
@@ -149,7 +149,7 @@ impl<R: Read> Question<R> {
             content_type: R::CONTENT_TYPE,
             min_seq: self.min_seq,
             version,
-            key,
+            entry: Arc::downgrade(entry),
             meter: Meter::of(route.as_str().to_owned()),
         };
         app.meanings.learn(*words, meaning);
@@ -171,7 +171,7 @@ pub(crate) async fn answer<R: Read>(
     let (entry, origin) = find(app, &question).await?;
     app.cache.count(R::FAMILY, origin);
     let mut response = respond(R::CONTENT_TYPE, &entry, origin, &asked.headers, started.elapsed());
-    app.limits.left(&question.caller)?.tell(response.headers_mut());
+    app.limits.left(&question.caller, started.into_std()).tell(response.headers_mut());
     Ok(response)
 }
 
@@ -179,14 +179,14 @@ pub(crate) async fn find<R: Read>(
     app: &Arc<App>,
     question: &Arc<Question<R>>,
 ) -> Result<(Arc<Entry>, Origin), Problem> {
-    let Some(version) = app.versions.of(&question.caller.org.id) else {
+    let Some(version) = app.versions.of(&question.caller.org.id, Instant::now().into_std()) else {
         app.limits.admit(&question.caller, R::COST)?;
         return Ok((make(app, question).await?, Origin::Uncached));
     };
     let (key, asked) = (question.key(version), db::now());
     match app.cache.near(&key, question.min_seq) {
         Some((entry, true)) => {
-            question.may_come_again(app, version, key);
+            question.may_come_again(app, version, &entry);
             return Ok((entry, Origin::Near));
         }
         Some((entry, false)) => {

@@ -111,8 +111,9 @@ async fn watch(app: Arc<App>, health: Health, postgres: Dependency, stop: Cancel
     loop {
         let started = Instant::now();
         match timeout(LOOK * 2, schema_is_there(&app.pool)).await {
-            Ok(Ok(true)) => {
+            Ok(Ok((true, version))) => {
                 let latency = started.elapsed();
+                postgres.is_of_version(&version);
                 if !warmed {
                     postgres.down("warming up");
                     warm(&app).await;
@@ -120,12 +121,12 @@ async fn watch(app: Arc<App>, health: Health, postgres: Dependency, stop: Cancel
                 }
                 postgres.up(Some(latency), "answers");
             }
-            Ok(Ok(false)) => postgres.down("waiting for the projector to make the schema"),
+            Ok(Ok((false, _))) => postgres.down("waiting for the projector to make the schema"),
             Ok(Err(error)) => postgres.down(error.to_string()),
             Err(_) => postgres.down("no answer in time"),
         }
         health.fact("cache", app.cache.publish());
-        app.meanings.publish();
+        app.meanings.tidy();
         health.fact("reads", app.in_flight());
         // Until it is there, somebody waits for the service: look more often.
         let pause = if postgres.is_up() { LOOK } else { LOOK / 5 };
@@ -136,9 +137,11 @@ async fn watch(app: Arc<App>, health: Health, postgres: Dependency, stop: Cancel
     }
 }
 
-async fn schema_is_there(pool: &PgPool) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "select to_regclass('api_key') is not null and to_regclass('instance_secret') is not null",
+/// And the server's version.
+async fn schema_is_there(pool: &PgPool) -> Result<(bool, String), sqlx::Error> {
+    sqlx::query_as(
+        "select to_regclass('api_key') is not null and to_regclass('instance_secret') is not null,
+             current_setting('server_version')",
     )
     .fetch_one(pool)
     .await

@@ -50,16 +50,13 @@ pub(crate) async fn warm(app: &Arc<App>) {
                 debug!(%error, "what was asked most is not known");
                 Vec::new()
             });
-            stream::iter(&asked).for_each_concurrent(AT_ONCE, |asked| again(app, asked)).await;
-            for org in app.keys.orgs().take(ORGS) {
-                tokio::join!(
-                    first::<Leads>(app, org),
-                    first::<Leaderboard>(app, org),
-                    first::<Summary>(app, org),
-                    first::<Timeseries>(app, org),
-                    first::<Meta>(app, org),
-                );
-            }
+            let orgs: Vec<_> = app.keys.orgs().take(ORGS).collect();
+            // The first screens of all orgs before the other windows of any.
+            let screens = orgs.iter().flat_map(|org| first_screen(org));
+            let windows = orgs.iter().flat_map(|org| other_windows(org));
+            stream::iter(asked.into_iter().chain(screens).chain(windows))
+                .for_each_concurrent(AT_ONCE, |asked| again(app, asked))
+                .await;
         }),
     );
     let whole = done.await.is_ok();
@@ -69,8 +66,33 @@ pub(crate) async fn warm(app: &Arc<App>) {
     info!(duration_ms, whole, "warmed up");
 }
 
-/// What an earlier process was asked.
-async fn again(app: &Arc<App>, asked: &HotRead) {
+/// The reads without parameters: what a dashboard shows first.
+fn first_screen(org: &Org) -> impl Iterator<Item = HotRead> {
+    [
+        Leads::FAMILY,
+        Leaderboard::FAMILY,
+        Summary::FAMILY,
+        Timeseries::FAMILY,
+        Meta::FAMILY,
+        Funnel::FAMILY,
+        Industries::FAMILY,
+        Agents::FAMILY,
+        Users::FAMILY,
+    ]
+    .into_iter()
+    .map(|family| HotRead::expected(org, family, String::new()))
+}
+
+/// Where a dashboard's window can be chosen, each of them.
+fn other_windows(org: &Org) -> impl Iterator<Item = HotRead> {
+    org.windows.iter().flat_map(|days| {
+        [Leaderboard::FAMILY, Summary::FAMILY, Funnel::FAMILY, Industries::FAMILY]
+            .map(|family| HotRead::expected(org, family, format!("window={days}d")))
+    })
+}
+
+/// What an earlier process was asked, or what this one may be.
+async fn again(app: &Arc<App>, asked: HotRead) {
     let Some(org) = app.keys.org(&asked.org_id) else { return };
     let caller = Caller::of_the_service(&org, asked.pii);
     let params = || Params::new(Vec::new(), Some(&asked.question));
@@ -91,11 +113,6 @@ async fn again(app: &Arc<App>, asked: &HotRead) {
         // Exports and timelines are not kept waiting for.
         _ => {}
     }
-}
-
-/// The read without parameters: what a dashboard shows first.
-async fn first<R: Read>(app: &Arc<App>, org: &Arc<Org>) {
-    answer::<R>(app, &Caller::of_the_service(org, false), Params::default()).await;
 }
 
 async fn answer<R: Read>(app: &Arc<App>, caller: &Caller, params: Params) {

@@ -26,10 +26,18 @@ enum Status {
 }
 
 #[derive(Debug)]
+struct Seen {
+    need: Need,
+    status: Status,
+    /// As the dependency itself last told it.
+    version: Option<String>,
+}
+
+#[derive(Debug)]
 struct Inner {
     service: &'static str,
     draining: bool,
-    dependencies: BTreeMap<&'static str, (Need, Status)>,
+    dependencies: BTreeMap<&'static str, Seen>,
     facts: BTreeMap<&'static str, Value>,
 }
 
@@ -60,7 +68,7 @@ impl Health {
 
     pub fn dependency(&self, name: &'static str, need: Need) -> Dependency {
         let status = Status::Down { reason: "not reached yet".into() };
-        self.lock().dependencies.insert(name, (need, status));
+        self.lock().dependencies.insert(name, Seen { need, status, version: None });
         Dependency { name, health: self.clone() }
     }
 
@@ -81,7 +89,7 @@ impl Health {
         if inner.draining {
             obstacles.push("draining".to_owned());
         }
-        for (name, (need, status)) in &inner.dependencies {
+        for (name, Seen { need, status, .. }) in &inner.dependencies {
             if let (Need::Required, Status::Down { reason }) = (need, status) {
                 obstacles.push(format!("{name}: {reason}"));
             }
@@ -128,12 +136,25 @@ impl Dependency {
 
     pub fn is_up(&self) -> bool {
         let inner = self.health.lock();
-        matches!(inner.dependencies.get(self.name), Some((_, Status::Up { .. })))
+        matches!(inner.dependencies.get(self.name), Some(Seen { status: Status::Up { .. }, .. }))
+    }
+
+    /// The version that it says it has.
+    pub fn is_of_version(&self, version: &str) {
+        self.change(|seen| {
+            if seen.version.as_deref() != Some(version) {
+                seen.version = Some(version.to_owned());
+            }
+        });
     }
 
     fn set(&self, status: Status) {
-        if let Some((_, current)) = self.health.lock().dependencies.get_mut(self.name) {
-            *current = status;
+        self.change(|seen| seen.status = status);
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Seen)) {
+        if let Some(seen) = self.health.lock().dependencies.get_mut(self.name) {
+            change(seen);
         }
     }
 }
@@ -158,11 +179,12 @@ async fn detailed(State(health): State<Health>) -> impl IntoResponse {
     let inner = health.lock();
     let mut degraded = false;
     let mut dependencies = serde_json::Map::new();
-    for (name, (need, status)) in &inner.dependencies {
+    for (name, Seen { need, status, version }) in &inner.dependencies {
         let view = match status {
             Status::Up { latency, detail } => json!({
                 "status": "up",
                 "latency_ms": latency.map(|latency| latency.as_secs_f64() * 1e3),
+                "version": version,
                 "detail": detail,
             }),
             Status::Down { reason } => {

@@ -2,6 +2,7 @@
 //! may last. (`axum::serve` has no header time-out and waits for half-sent requests when it drains.)
 
 mod socket;
+mod timer;
 
 use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -12,11 +13,7 @@ use hyper::{
     server::conn::http1,
     service::{Service, service_fn},
 };
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
-    service::TowerToHyperService,
-};
+use hyper_util::{rt::TokioIo, server::graceful::GracefulShutdown, service::TowerToHyperService};
 use metrics::counter;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -27,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use socket::Socket;
+use timer::Timer;
 
 /// The bounds of a listener.
 #[derive(Debug, Clone, Copy)]
@@ -75,10 +73,7 @@ where
     let permits = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();
-    builder
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.header_timeout)
-        .max_buf_size(limits.header_bytes.max(8192));
+    builder.header_read_timeout(limits.header_timeout).max_buf_size(limits.header_bytes.max(8192));
     loop {
         let permit = tokio::select! {
             () = shutdown.cancelled() => break,
@@ -108,7 +103,8 @@ where
             }
         });
         let io = TokioIo::new(socket.clone());
-        let connection = graceful.watch(builder.serve_connection(io, handler));
+        let connection =
+            graceful.watch(builder.timer(Timer::default()).serve_connection(io, handler));
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 end(&socket, &error);

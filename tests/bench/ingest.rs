@@ -3,6 +3,7 @@
 
 mod bare;
 mod client;
+mod pace;
 mod publish;
 
 use std::{
@@ -16,7 +17,8 @@ use tests::harness::{Claims, PATIENCE, sign_jwt, wait_until};
 use xtask::servers::{Binaries, Choice, Nats, NatsOptions, Scratch, Server, free_port};
 
 use crate::report::{PEAK, cpu_seconds, memory_mib, per_second, table};
-use client::{Figures, Load};
+use client::Load;
+use pace::Figures;
 
 /// The length of a webhook's body.
 const BODY_BYTES: usize = 1024;
@@ -27,7 +29,8 @@ pub(crate) struct Options {
     /// Seconds of each measurement.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
-    /// How often all of them are made, one after the other; the round with the middle share is shown.
+    /// How often all of them are made, one after the other. Of the rates and of what they cost the round with
+    /// the middle share is shown, of the times at half rate the one with the middle p99.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// Only the table with `sync_interval: always`.
@@ -67,7 +70,9 @@ async fn measure(span: Duration, rounds: usize, sync: &str) {
         made.sort_by(|one, other| one.share().total_cmp(&other.share()));
         let (least, most) = (made[0].share(), made[made.len() - 1].share());
         let round = &made[made.len() / 2];
-        let Round { a, b, c, calm, cpu, resident } = round;
+        let Round { a, b, c, cpu, resident, .. } = round;
+        let calm = spread_of_calm(&made, |round| &round.calm);
+        let calm_b = spread_of_calm(&made, |round| &round.calm_b);
         rows.push(vec![
             connections.to_string(),
             per_second(*a),
@@ -76,8 +81,9 @@ async fn measure(span: Duration, rounds: usize, sync: &str) {
             per_second(c.rate),
             format!("{:.2} ({least:.2} to {most:.2})", round.share()),
             format!("{:.1} µs", cpu.as_secs_f64() * 1e6),
-            format!("{:.1} / {:.1} ms", c.median_ms, c.p99_ms),
-            format!("{:.1} / {:.1} ms", calm.median_ms, calm.p99_ms),
+            c.times(),
+            calm,
+            calm_b,
             format!("{resident:.0} MiB"),
         ]);
     }
@@ -92,10 +98,19 @@ async fn measure(span: Duration, rounds: usize, sync: &str) {
             "ingest's CPU for one",
             "p50 / p99 at full rate",
             "p50 / p99 at half",
+            "(b) at the same rate",
             "resident",
         ],
         &rows,
     );
+}
+
+/// The times of the round with the middle p99, and the least and the greatest p99.
+fn spread_of_calm(rounds: &[Round], of: impl Fn(&Round) -> &Figures) -> String {
+    let mut figures: Vec<_> = rounds.iter().map(of).collect();
+    figures.sort_by(|one, other| one.p99_ms.total_cmp(&other.p99_ms));
+    let (least, most) = (figures[0].p99_ms, figures[figures.len() - 1].p99_ms);
+    format!("{} ({least:.1} to {most:.1})", figures[figures.len() / 2].times())
 }
 
 /// (a), (b) and (c) within some seconds of each other: a shared machine is another one a minute later.
@@ -105,6 +120,8 @@ struct Round {
     c: Figures,
     /// At half of (c)'s rate.
     calm: Figures,
+    /// The bare publish at that rate.
+    calm_b: Figures,
     /// Of ingest, for a webhook of (c).
     cpu: Duration,
     resident: f64,
@@ -117,16 +134,19 @@ impl Round {
         load(bare.port).warm_up().await;
         let a = load(bare.port).run(&stage.request()).await.rate;
         drop(bare);
-        let b = publish::run(stage.nats.url(), connections, span).await;
+        let publish = |rate| publish::run(stage.nats.url(), connections, span, rate);
+        let b = publish(None).await.rate;
         let ingest = stage.ingest().await;
         load(ingest.port).warm_up().await;
         let cpu_before = ingest.cpu_seconds();
         let c = load(ingest.port).run(&stage.request()).await;
         let cpu = Duration::from_secs_f64((ingest.cpu_seconds() - cpu_before) / c.count as f64);
         let resident = ingest.resident_mib();
-        let half = Load { rate: Some(c.rate / 2.0), ..load(ingest.port) };
-        let calm = half.run(&stage.request()).await;
-        Self { a, b, c, calm, cpu, resident }
+        let half = Some(c.rate / 2.0);
+        let calm = Load { rate: half, ..load(ingest.port) }.run(&stage.request()).await;
+        drop(ingest);
+        let calm_b = publish(half).await;
+        Self { a, b, c, calm, calm_b, cpu, resident }
     }
 
     fn limit(&self) -> f64 {

@@ -58,6 +58,25 @@ async fn who_misses_a_server_says_so_and_recovers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_dependency_is_shown_with_its_version() {
+    let app = App::start().await;
+    for (service, dependencies) in [
+        (&app.ingest, &["nats"][..]),
+        (&app.projector, &["nats", "postgres"]),
+        (&app.query_api, &["postgres", "redis"]),
+    ] {
+        for name in dependencies {
+            wait_until("the version is known", PATIENCE, async || {
+                let detailed = service.page("/health/detailed").await.json();
+                let version = detailed["dependencies"][name]["version"].as_str().map(str::to_owned);
+                version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit()))
+            })
+            .await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redis_down_is_degraded_and_still_ready() {
     let mut app = App::start().await;
     app.ground.redis.as_mut().unwrap().kill9();

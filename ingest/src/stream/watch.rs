@@ -130,6 +130,7 @@ impl Watch<'_> {
                 Ok(()) => {
                     (was_up, ever_up) = (true, true);
                     let version = &self.broker.client.server_info().version;
+                    self.dependency.is_of_version(version);
                     self.dependency.up(Some(began.elapsed()), format!("nats-server {version}"));
                 }
                 Err(Away::Breaks(promise)) if !ever_up => return BrokenPromise(promise),

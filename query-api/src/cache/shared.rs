@@ -130,6 +130,7 @@ impl Shared {
                 Ok(Ok(_)) => {
                     if !self.closed.swap(true, Ordering::Relaxed) {
                         info!("redis is in use");
+                        ask_for_version(&mut manager, dependency).await;
                     }
                     dependency.up(Some(started.elapsed()), "breaker closed");
                 }
@@ -157,6 +158,23 @@ impl Shared {
             dependency.down(reason);
         }
     }
+}
+
+/// A user of few rights is not told, and needs not know.
+async fn ask_for_version(manager: &mut ConnectionManager, dependency: &Dependency) {
+    let mut info = redis::cmd("INFO");
+    info.arg("server");
+    if let Ok(Ok(told)) = timeout(CONNECT * 2, info.query_async::<String>(manager)).await
+        && let Some(version) = version(&told)
+    {
+        dependency.is_of_version(version);
+    }
+}
+
+/// Valkey tells the version of Redis that it is compatible with, and its own beside it.
+fn version(info: &str) -> Option<&str> {
+    let of = |name: &str| info.lines().find_map(|line| line.strip_prefix(name));
+    of("valkey_version:").or_else(|| of("redis_version:")).map(str::trim)
 }
 
 impl Drop for Held {

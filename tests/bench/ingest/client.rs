@@ -9,10 +9,10 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
     task::JoinSet,
-    time::{sleep_until, timeout},
+    time::{Instant, timeout},
 };
 
-use crate::report::percentile;
+use super::pace::{Figures, Pace};
 
 /// No two events of one run of the benchmark are the same.
 static NEXT: AtomicU64 = AtomicU64::new(0);
@@ -25,13 +25,6 @@ pub(super) struct Load {
     /// Requests a second over all connections; as many as go, if nothing is said. At a given rate the time
     /// of a request runs from when it was due.
     pub rate: Option<f64>,
-}
-
-pub(super) struct Figures {
-    pub count: usize,
-    pub rate: f64,
-    pub median_ms: f64,
-    pub p99_ms: f64,
 }
 
 impl Load {
@@ -51,20 +44,13 @@ impl Load {
         for _ in 0..self.connections {
             sockets.push(TcpStream::connect(("127.0.0.1", self.port)).await.unwrap());
         }
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let mut set = JoinSet::new();
         for (connection, socket) in sockets.into_iter().enumerate() {
             let head = head.to_owned();
             set.spawn(async move { self.connection(socket, connection, &head, began).await });
         }
-        let mut times: Vec<Duration> = set.join_all().await.concat();
-        let took = began.elapsed();
-        Figures {
-            count: times.len(),
-            rate: times.len() as f64 / took.as_secs_f64(),
-            median_ms: percentile(&mut times, 0.5).as_secs_f64() * 1e3,
-            p99_ms: percentile(&mut times, 0.99).as_secs_f64() * 1e3,
-        }
+        Figures::of(set.join_all().await.concat(), began.elapsed())
     }
 
     async fn connection(
@@ -72,23 +58,13 @@ impl Load {
         mut socket: TcpStream,
         connection: usize,
         head: &str,
-        began: tokio::time::Instant,
+        began: Instant,
     ) -> Vec<Duration> {
         socket.set_nodelay(true).unwrap();
-        let every = self.rate.map(|rate| Duration::from_secs_f64(self.connections as f64 / rate));
-        let mut due =
-            began + every.unwrap_or_default().mul_f64(connection as f64 / self.connections as f64);
+        let mut pace = Pace::new(self.rate, connection, self.connections, began);
         let (mut times, mut buffer) = (Vec::new(), vec![0; 4096]);
         while began.elapsed() < self.span {
-            let from = match every {
-                Some(every) => {
-                    sleep_until(due).await;
-                    let from = due;
-                    due += every;
-                    from
-                }
-                None => tokio::time::Instant::now(),
-            };
+            let from = pace.turn().await;
             let mut request = head.to_owned();
             request.push_str(&body());
             socket.write_all(request.as_bytes()).await.unwrap();

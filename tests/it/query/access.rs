@@ -96,7 +96,14 @@ async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
     assert_eq!(reads.get_as(&other, "/v1/leads?min_amount=99", &[]).await.status, 200);
     // A key of the whole instance has no org's bucket.
     let instance = reads.ground.create_instance_key();
-    assert_eq!(reads.get_as(&instance, "/ops/instance/checkpoint", &[]).await.status, 200);
+    let answer = reads.get_as(&instance, "/ops/instance/checkpoint", &[]).await;
+    assert_eq!((answer.status, answer.header("ratelimit")), (200, Some("\"key\";r=0")));
+    let operator = reads.ground.create_key("demo", &["ops:read"]);
+    let answer = reads.get_as(&operator, "/ops/audit", &[]).await;
+    assert!(
+        answer.header("ratelimit").unwrap().starts_with("\"key\";r=0, \"org\";r="),
+        "{answer:?}"
+    );
     let refused = reads.get_as(&instance, "/ops/instance/checkpoint", &[]).await;
     assert_eq!((refused.status, refused.header("retry-after").is_some()), (429, true));
     assert_eq!(refused.header("ratelimit-policy"), Some("\"key\";q=10;w=5"));
