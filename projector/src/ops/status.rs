@@ -89,6 +89,9 @@ pub struct ProjectionStatus {
     pub mapping_of_configuration: String,
     /// The phase of a rebuild that is going on.
     pub rebuild: Option<String>,
+    /// The database's locale tells letters beyond ASCII: names are found by parts, and in any case.
+    #[serde(skip)]
+    pub knows_letters: bool,
 }
 
 /// Who may write.

@@ -106,19 +106,40 @@ async fn letters_of_a_stream_that_is_gone_mean_no_events_of_the_one_that_was_reb
     recovers(projection, false).await;
 }
 
+async fn make_database_anew(projection: &Projection, how: &str) {
+    let (server, name) = projection.ground.database.url().rsplit_once('/').unwrap();
+    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
+    let (drop, create) =
+        (format!("drop database {name} with (force)"), format!("create database {name} {how}"));
+    for what in [drop, create] {
+        admin.execute(sqlx::AssertSqlSafe(what)).await.unwrap();
+    }
+}
+
 /// Nothing but the stream is left, and nobody types anything.
 #[tokio::test]
 async fn a_lost_database_is_made_anew_from_the_stream() {
     let mut projection = Projection::start(setup()).await;
     projection.publish(&history(20, 400, 45)).await;
     projection.check().await;
-    let (server, name) = projection.ground.database.url().rsplit_once('/').unwrap();
-    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await.unwrap();
-    for what in [format!("drop database {name} with (force)"), format!("create database {name}")] {
-        admin.execute(sqlx::AssertSqlSafe(what)).await.unwrap();
-    }
+    make_database_anew(&projection, "").await;
     projection.publish(&history(20, 100, 46)).await;
     projection.check().await;
     assert_eq!(json(&projection, 0, &["verify"])["equal"], true);
     json(&projection, 0, &["status"]);
+}
+
+/// As Postgres makes it in many a container. All else is right there.
+#[tokio::test]
+async fn a_database_that_knows_no_letters_beyond_ascii_is_told_and_cured_as_is_said() {
+    let mut projection = Projection::start(setup()).await;
+    for (how, exit) in
+        [("locale 'C' template template0", 1), ("locale 'C.UTF-8' template template0", 0)]
+    {
+        make_database_anew(&projection, how).await;
+        projection.publish(&history(20, 100, 47)).await;
+        projection.check().await;
+        let told = json(&projection, exit, &["status"])["findings"].to_string();
+        assert_eq!(told.contains("knows ASCII only"), exit == 1, "{told}");
+    }
 }

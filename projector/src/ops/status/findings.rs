@@ -198,6 +198,12 @@ fn backlog(tables: &ProjectionStatus, tools: &Tools) -> Vec<Finding> {
             "projector rebuild plan",
         ));
     }
+    if !tables.knows_letters {
+        findings.push(finding(
+            "the database's locale knows ASCII only: names in other letters are not found",
+            "stop projector, drop the database, create it with `locale 'C.UTF-8' template template0`, start projector",
+        ));
+    }
     if tables.parked_letters > 0 {
         findings.push(finding(
             format!("{} events of {} leads are parked", tables.parked_letters, tables.parked_leads),

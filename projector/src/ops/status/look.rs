@@ -257,7 +257,8 @@ async fn tables(tools: &Tools, org_id: Option<&str>) -> Result<ProjectionStatus,
               where valid_until <= now() and ($2::text is null or org_id = $2)),
              (select hash from projection_mapping where projection = $1),
              (select phase from rebuild
-              where phase in ('folding', 'indexing', 'checking', 'catching_up', 'ready'))",
+              where phase in ('folding', 'indexing', 'checking', 'catching_up', 'ready')),
+             lower('É') = 'é' and cardinality(show_trgm('דנה')) > 0",
     )
     .bind(PROJECTION)
     .bind(org_id)
@@ -284,6 +285,7 @@ async fn tables(tools: &Tools, org_id: Option<&str>) -> Result<ProjectionStatus,
         mapping_of_tables: row.try_get(6)?,
         mapping_of_configuration: tools.mapping.hash(),
         rebuild: row.try_get(7)?,
+        knows_letters: row.try_get(8)?,
     })
 }
 
