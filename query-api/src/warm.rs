@@ -81,6 +81,8 @@ fn first_screen(org: &Org) -> impl Iterator<Item = HotRead> {
     ]
     .into_iter()
     .map(|family| HotRead::expected(org, family, String::new()))
+    // Who may see e-mails gets another answer.
+    .chain([HotRead { pii: true, ..HotRead::expected(org, Users::FAMILY, String::new()) }])
 }
 
 /// Where a dashboard's window can be chosen, each of them.

@@ -307,6 +307,29 @@ async fn what_was_asked_most_is_answered_before_the_next_process_is_ready() {
     }
 }
 
+/// Without anything that an earlier one has left.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_dashboards_ask_first_is_answered_before_the_first_process_is_ready() {
+    let mut reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    reads.publish().await;
+    assert!(reads.api.stop(PATIENCE), "it does not end");
+    sqlx::query("delete from hot_read").execute(&reads.ground.database.pool).await.unwrap();
+    reads.api = reads.ground.start_as("query-api", "first").unwrap();
+    reads.api.wait_until_ready().await;
+    let whole =
+        ["leads", "agents", "users", "meta", "kpis/timeseries"].map(|read| format!("/v1/{read}"));
+    let windowed = ["agents/leaderboard", "kpis/summary", "kpis/funnel", "industries"]
+        .iter()
+        .flat_map(|read| {
+            ["", "?window=7d", "?window=30d", "?window=90d"].map(|w| format!("/v1/{read}{w}"))
+        });
+    for path in whole.into_iter().chain(windowed) {
+        let answer = reads.get(&path).await;
+        assert!(status(&answer).starts_with("memory; hit"), "{path}: {answer:?}");
+    }
+}
+
 /// What a new process knows gets old all at once: whoever asks then is not kept waiting for all of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn in_the_first_seconds_an_old_answer_serves_for_longer_while_it_is_made_anew() {
