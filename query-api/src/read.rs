@@ -231,8 +231,10 @@ async fn fetch<R: Read>(
     Ok((entry, Origin::Database))
 }
 
-/// Makes an answer anew that has just got old, once, while it is still served.
+/// Makes an answer anew that has just got old, once, while it is still served. Where many are being made anew it
+/// is left to who asks next: in a queue it would hold the turn for which somebody may come to wait.
 fn renew<R: Read>(app: &Arc<App>, question: &Arc<Question<R>>, key: String, asked: DateTime<Utc>) {
+    let Ok(permit) = Arc::clone(&app.renewals).try_acquire_owned() else { return };
     let Some(turn) = app.cache.flight(&key).turn_now() else { return };
     // Somebody's turn may have ended just now, after this one had looked.
     if app.cache.made_since(&key, question.min_seq, asked).is_some() {
@@ -245,6 +247,7 @@ fn renew<R: Read>(app: &Arc<App>, question: &Arc<Question<R>>, key: String, aske
             tracing::debug!(%problem, "an answer was not renewed");
         }
         turn.end(&fetched);
+        drop(permit);
     });
 }
 

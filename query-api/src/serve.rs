@@ -39,6 +39,8 @@ const OPERATORS: u32 = 3;
 const EXPORTS: u32 = 2;
 /// Repairs by `/ops` at the same time.
 const REPAIRS: usize = 4;
+/// Answers that are made anew at the same time while the old ones are served.
+const RENEWALS: usize = 4;
 /// Between two looks at Postgres.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -73,6 +75,7 @@ pub async fn run(config: Config) -> Result<()> {
         stop: stop.clone(),
         loads: Semaphore::new(loads_limit),
         loads_limit,
+        renewals: Arc::new(Semaphore::new(RENEWALS)),
         keys: Keys::new(pool.clone(), state::orgs(&config.orgs)),
         cache: Cache::new(config.query_api.cache_ttl, Arc::clone(&shared)),
         meanings: Meanings::default(),

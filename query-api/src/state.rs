@@ -35,6 +35,9 @@ pub(crate) struct App {
     pub(crate) loads: Semaphore,
     /// How many may be made at the same time.
     pub(crate) loads_limit: usize,
+    /// Those that may be made anew at the same time while the old ones are served: nobody waits for them, and
+    /// they must not keep those waiting for whom somebody does.
+    pub(crate) renewals: Arc<Semaphore>,
     /// What `/ops` works with: connections of its own, so that an operator keeps no dashboard waiting.
     pub(crate) ops: Tools,
     /// Repairs that go on: each may outlive the request that began it.

@@ -182,7 +182,8 @@ async fn by_connections(stage: &Stage, span: Duration) {
     let mut rows = Vec::new();
     for connections in [1, 4, 16, 64, 256, 1024] {
         let load = || Load::new(api.port, connections, span);
-        let mut hits = load().run(Arc::clone(&hit)).await.all(200, "memory; hit");
+        let mut hits = load().run(Arc::clone(&hit)).await;
+        assert!(hits.are_all(200, "memory; hit"), "{:?}", hits.origins);
         let mut misses = load().run(page.misses(stage.orgs())).await;
         rows.push(vec![
             connections.to_string(),
@@ -324,11 +325,11 @@ async fn cold(stage: &Stage) {
         let ready = started.elapsed();
         let mut figures = load(api.port, 60).run(Arc::clone(&questions)).await;
         println!(
-            "\nfirst minute of {} ({} until ready) at 500 reads a second: p50 / p99 {}, slowest {:.1} ms, {:?}",
+            "\nfirst minute of {} ({} until ready) at 500 reads a second: p50 / p99 {}, slowest {}, {:?}",
             if first_ever { "the first process" } else { "a process after another" },
             milliseconds(ready),
             figures.spread(),
-            figures.at(1.0),
+            figures.slowest(&questions),
             figures.origins
         );
     }
