@@ -86,10 +86,7 @@ pub(crate) async fn run(options: &Options) {
     if options.parts == [Part::Fill] {
         return;
     }
-    let _projector = stage.projector().await;
-    if wanted(Part::Hits) {
-        hits::measure(&stage, options.rounds, span).await;
-    }
+    let projector = stage.projector().await;
     if wanted(Part::Misses) {
         misses(&stage, span).await;
     }
@@ -110,6 +107,11 @@ pub(crate) async fn run(options: &Options) {
     }
     if wanted(Part::Export) {
         export(&stage).await;
+    }
+    // The projector raises a version whenever the clock overtakes a figure, which ends what is in the caches.
+    drop(projector);
+    if wanted(Part::Hits) {
+        hits::measure(&stage, options.rounds, span).await;
     }
 }
 

@@ -103,8 +103,7 @@ impl Figures {
         format!("{} of {}", self.times.len() - self.good(), self.times.len())
     }
 
-    /// Had nearly every answer this status, and did it come from there? A figure that expires meanwhile ends the
-    /// answers of its version.
+    /// Had nearly every answer this status, and did it come from there? An answer may end meanwhile.
     pub(crate) fn are_all(&self, status: u16, origin: &str) -> bool {
         self.from(status, origin) as f64 > 0.999 * self.times.len() as f64
     }
