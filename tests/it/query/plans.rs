@@ -117,6 +117,13 @@ async fn common_reads_find_their_rows_by_an_index_and_sort_no_more_than_a_page()
     }
     reads.api.kill_and_restart();
     reads.api.wait_until_ready().await;
+    // What was answered beforehand shows no plan: from here on nothing of it is of any use.
+    reads.publish().await;
+    wait_until("the new version is heard", PATIENCE, async || {
+        let answer = reads.get("/v1/meta").await;
+        answer.header("cache-status").is_some_and(|status| status.contains("fwd=miss"))
+    })
+    .await;
     let page = reads.read("/v1/leads?date_field=last_activity&limit=7").await;
     let cursor = page["next_cursor"].as_str().unwrap();
     let second = format!("/v1/leads?date_field=last_activity&limit=7&cursor={cursor}");
@@ -124,6 +131,7 @@ async fn common_reads_find_their_rows_by_an_index_and_sort_no_more_than_a_page()
         let before = fs::read_to_string(&log).unwrap_or_default().len();
         let answer = reads.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        assert!(!answer.header("cache-status").unwrap_or("").contains("hit"), "{path}: {answer:?}");
         let mut plan = String::new();
         wait_until("the plan is in the log", PATIENCE, async || {
             fs::read_to_string(&log).unwrap()[before..].contains(" lead_fact")
