@@ -59,8 +59,8 @@ pub(crate) struct Meaning {
     pub(crate) meter: Meter,
 }
 
-/// The questions of the last moment: a plain map, which is tidied once a second. The bookkeeping of a cache
-/// would cost more than the look-up.
+/// The questions of the last moment: a plain map, which is tidied once a second and so needs no cache's
+/// bookkeeping.
 #[derive(Default)]
 pub(crate) struct Meanings {
     by_words: RwLock<HashMap<Words, Arc<Meaning>>>,

@@ -1,6 +1,6 @@
 //! A connection's timer. hyper takes a new one for the head of each request and throws it away when the head
-//! is there, and to enter one into the runtime's timers and to strike it out again costs a good part of what
-//! it takes to read a head. Here a connection enters one, and the next head goes on with it.
+//! is there, and each is entered into the runtime's timers, under a lock, and struck out again. Here a
+//! connection enters one, and the next head goes on with it.
 
 use std::{
     future::Future,
