@@ -87,6 +87,11 @@ impl Refusal {
         }
     }
 
+    /// Its sender has not proved to be anybody.
+    pub fn is_of_nobody_known(self) -> bool {
+        matches!(self, Self::UnknownSource | Self::Unauthorized(_))
+    }
+
     /// Was it refused before its body was read?
     pub fn body_is_missing(self) -> bool {
         matches!(

@@ -1,6 +1,11 @@
 //! The life of one webhook: read, answer a challenge, verify, understand, publish, answer.
 
-use std::{any::Any, collections::HashMap, sync::Arc, time::Instant};
+use std::{
+    any::Any,
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use axum::{
     Json,
@@ -13,6 +18,7 @@ use chrono::Utc;
 use leadpulse_nats::Kind;
 use leadpulse_service::trace::{TRACEPARENT, TraceContext};
 use metrics::{Counter, Gauge, Histogram, counter, gauge, histogram};
+use tokio::time::sleep;
 use tracing::{debug, error, info, warn};
 
 use crate::{
@@ -50,6 +56,8 @@ struct Webhook {
     proof: Proof,
     /// As far as it has been read.
     body: Bytes,
+    /// When all of it was there; until then, when the head was.
+    read_at: Instant,
     /// What the body takes of the memory, until the answer.
     room: Taken,
     trace: TraceContext,
@@ -67,12 +75,17 @@ where
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
     let proof = Proof::new(parts.headers, token.as_deref());
     let (body_read, room) = (Bytes::new(), door.room.for_one());
-    let mut webhook = Webhook { key, source, stranger, proof, body: body_read, room, trace };
+    let mut webhook =
+        Webhook { key, source, stranger, proof, body: body_read, read_at: began, room, trace };
     let outcome = webhook.take(door, body).await;
     if let Err(refusal) = outcome {
         door.quarantine.keep(webhook.refused(refusal)).await;
     }
     account(&door.meters, &webhook, began, &outcome);
+    if outcome.as_ref().is_err_and(|refusal| refusal.is_of_nobody_known()) {
+        webhook.forget_body();
+        next_beat(webhook.read_at).await;
+    }
     match outcome {
         Ok(Done::Challenge(challenge)) => Json(challenge).into_response(),
         Ok(Done::Stored(stored, _)) => stored.into_response(),
@@ -87,6 +100,7 @@ impl Webhook {
     {
         check_head(&self.proof.headers)?;
         self.body = body::read(body, door.read_within, &door.room, &mut self.room).await?;
+        self.read_at = Instant::now();
         let received_at = Utc::now();
         if let (false, Some(challenge)) = (self.stranger, Challenge::of(&self.body)) {
             return Ok(Done::Challenge(challenge));
@@ -106,11 +120,28 @@ impl Webhook {
         Ok(Done::Stored(stored, record.kind().clone()))
     }
 
+    /// It keeps nobody else's out while its answer waits.
+    fn forget_body(&mut self) {
+        self.body = Bytes::new();
+        self.room.give_back();
+    }
+
     fn refused(&self, refusal: Refusal) -> Refused<'_> {
         let Self { key, source, stranger, proof, body, trace, .. } = self;
         let body = body.clone();
         Refused { refusal, source, key, stranger: *stranger, proof, body, trace }
     }
+}
+
+/// Who is not believed is answered on a beat, counted from when the body was there. The time of an answer must
+/// not tell which sources there are, and to check a proof and to keep what was refused takes as long as the
+/// source's scheme and the body want.
+const BEAT: Duration = Duration::from_millis(100);
+
+async fn next_beat(since: Instant) {
+    let beats = since.elapsed().as_millis() / BEAT.as_millis() + 1;
+    let next = BEAT.saturating_mul(u32::try_from(beats).unwrap_or(u32::MAX));
+    sleep(next.saturating_sub(since.elapsed())).await;
 }
 
 /// What can be said before the body is read.

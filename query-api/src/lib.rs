@@ -10,6 +10,7 @@ pub mod cli;
 mod consistency;
 mod cursor;
 mod db;
+mod download;
 mod export;
 mod front;
 mod header;

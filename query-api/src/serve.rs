@@ -24,6 +24,7 @@ use crate::{
     consistency::Head,
     cursor::Signer,
     db,
+    export::{Disk, Exports},
     front::{Front, Meanings},
     http::routes,
     limits::Limits,
@@ -35,7 +36,7 @@ use crate::{
 
 /// Connections for `/ops`.
 const OPERATORS: u32 = 3;
-/// Connections for exports: as many go on at the same time.
+/// Connections for exports of leads: as many are read at the same time.
 const EXPORTS: u32 = 2;
 /// Repairs by `/ops` at the same time.
 const REPAIRS: usize = 4;
@@ -65,6 +66,7 @@ pub async fn run(config: Config) -> Result<()> {
     let operators = projector::store::pool(&operators).context("the Postgres URL can't be used")?;
     let exports = config::Postgres { max_connections: EXPORTS, ..config.postgres.clone() };
     let exports = db::pool(&exports).context("the Postgres URL can't be used")?;
+    let disk = Disk::of_mib(config.query_api.export_disk_mib);
     let app = Arc::new(App {
         hub: Hub::default(),
         ops: Tools::new(Arc::new(config.clone()), operators, head.jetstream()),
@@ -84,7 +86,7 @@ pub async fn run(config: Config) -> Result<()> {
         cursors: Signer::default(),
         limits: Limits::new(config.query_api.rate_limit, config.query_api.org_rate_limit),
         pool: pool.clone(),
-        exports,
+        exports: Exports { pool: exports, disk },
     });
     let postgres = health.dependency("postgres", Need::Required);
     let listener = http::bind(config.query_api.listen, "query_api.listen").await?;

@@ -10,16 +10,15 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    applied::Applied, auth::Keys, cache::Cache, consistency::Head, cursor::Signer, front::Meanings,
-    limits::Limits, live::Hub, ops::instance::work::LongWork, versions::Versions,
+    applied::Applied, auth::Keys, cache::Cache, consistency::Head, cursor::Signer, export::Exports,
+    front::Meanings, limits::Limits, live::Hub, ops::instance::work::LongWork, versions::Versions,
 };
 
 pub(crate) type Orgs = Arc<HashMap<String, Arc<Org>>>;
 
 pub(crate) struct App {
     pub(crate) pool: PgPool,
-    /// Connections of exports, which keep theirs for as long as they last: no dashboard waits for them.
-    pub(crate) exports: PgPool,
+    pub(crate) exports: Exports,
     pub(crate) keys: Keys,
     pub(crate) cache: Cache,
     pub(crate) meanings: Meanings,

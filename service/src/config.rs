@@ -98,8 +98,11 @@ pub struct QueryApi {
     /// The same of all keys of an org together. Default: 80000.
     pub org_rate_limit: u32,
     /// The client of an export or an import over HTTP that takes or sends nothing for this long has gone
-    /// away. An export of leads as CSV waits 5 s at most: its snapshot is in others' way. Milliseconds. Default: 30000.
+    /// away. Milliseconds. Default: 30000.
     pub transfer_silence: Duration,
+    /// What exports of leads that are not yet taken may fill of the disk (in `TMPDIR`), all together; a million
+    /// leads are about 240 MiB. Mebibytes. Default: 4096.
+    pub export_disk_mib: u32,
 }
 
 /// A configuration that can't be used: everything that is wrong with it.
@@ -241,10 +244,16 @@ fn read_query_api(section: Section<'_, '_>) -> QueryApi {
     let (rate_limit, org_rate_limit) =
         (points("rate_limit", 20_000), points("org_rate_limit", 80_000));
     let silence = section.number("transfer_silence_ms", None, 30_000, 100..=600_000);
+    let disk = section.number("export_disk_mib", None, 4096, 1..=1_048_576);
     section.finish();
-    let (cache_ttl, transfer_silence) =
-        (Duration::from_secs(seconds), Duration::from_millis(silence));
-    QueryApi { listen, cache_ttl, rate_limit, org_rate_limit, transfer_silence }
+    QueryApi {
+        listen,
+        cache_ttl: Duration::from_secs(seconds),
+        rate_limit,
+        org_rate_limit,
+        transfer_silence: Duration::from_millis(silence),
+        export_disk_mib: bounded(disk),
+    }
 }
 
 fn listen(section: &Section<'_, '_>, default_port: u16) -> SocketAddr {

@@ -64,7 +64,7 @@ impl Room {
 }
 
 impl Taken {
-    fn give_back(&mut self) {
+    pub fn give_back(&mut self) {
         if let Some(permit) = self.permit.take() {
             self.gauge.decrement(permit.num_permits() as f64);
         }

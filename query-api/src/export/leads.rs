@@ -1,26 +1,21 @@
-//! The leads of one snapshot, streamed page by page: constant memory whatever their number. While it lasts, the
-//! snapshot holds back vacuum and the swap of a rebuild, so a client that takes nothing for a while, or
-//! not all in a minute, gets no more of the file.
+//! The leads of one snapshot, read page by page: constant memory whatever their number. While it lasts, the
+//! snapshot holds back vacuum and the swap of a rebuild, so it does not wait for its client: what Postgres
+//! tells is written to a file, and the client takes it from there.
 
 use std::time::Duration;
 
 use axum::{
-    body::Body,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use bytes::Bytes;
-use futures_util::stream;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 
-use super::csv;
+use super::{csv, spool::Writer};
 use crate::{
     asked::Asked,
     auth::Scope,
     db::Snapshot,
+    download,
     header::{AS_OF, SEQ},
     leads::Selection,
     problem::Problem,
@@ -28,10 +23,9 @@ use crate::{
     value,
 };
 
-/// Rows of a page; one is made ahead of the client.
+/// Rows of a page.
 const PAGE: i64 = 1000;
-/// A client takes a page within this time, and the whole file within that.
-const STALLED: Duration = Duration::from_secs(5);
+/// All must be read within this time.
 const WHOLE: Duration = Duration::from_secs(60);
 const COST: u32 = 200;
 
@@ -76,14 +70,14 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
     params.finish()?;
 
     app.applied.wait(&app.pool, min_seq, Instant::now() + BEHIND).await?;
-    let snapshot = Snapshot::open(&app.exports).await?;
+    let (file, taken) = app.exports.disk.file()?;
+    let snapshot = Snapshot::open(&app.exports.pool).await?;
     let (seq, at) = (snapshot.seq, snapshot.at);
     let head = format!("{}{}", if bom { csv::BOM } else { "" }, csv::header(&COLUMNS));
     let export = Export { snapshot, org_id: caller.org.id.clone(), selection };
-    let (sender, pages) = mpsc::channel(1);
-    let stalled = STALLED.min(app.ops.config.query_api.transfer_silence);
-    tokio::spawn(send(export, head, sender, stalled));
-    let mut response = body(pages).into_response();
+    tokio::spawn(fill(file, head, export));
+    let silence = app.ops.config.query_api.transfer_silence;
+    let mut response = download::body(taken, silence).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8"));
     let file = HeaderValue::from_static("attachment; filename=\"leads.csv\"");
@@ -97,68 +91,39 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
     Ok(response)
 }
 
-/// The last one is none: a file without it has not ended well.
-type Page = Option<Bytes>;
-
-/// The status is sent: a broken connection is the only way left to say that something failed.
-fn body(pages: mpsc::Receiver<Page>) -> Body {
-    Body::from_stream(stream::unfold(Some(pages), async |pages| {
-        let mut pages = pages?;
-        match pages.recv().await {
-            Some(Some(page)) => Some((Ok(page), Some(pages))),
-            Some(None) => None,
-            None => Some((Err("the export was given up"), None)),
-        }
-    }))
-}
-
 struct Export {
     snapshot: Snapshot,
     org_id: String,
     selection: Selection,
 }
 
-/// Not driven by the client: the snapshot ends in time whatever the client does.
-async fn send(export: Export, head: String, pages: mpsc::Sender<Page>, stalled: Duration) {
-    let sent = timeout(WHOLE, export.send(head, &pages, stalled)).await;
-    let why = match sent {
+async fn fill(file: Writer, head: String, export: Export) {
+    let why = match timeout(WHOLE, export.write(head, file)).await {
         Ok(Ok(())) => return,
-        Ok(Err(why)) => why,
-        Err(_) => format!("it is not done in {} s", WHOLE.as_secs()),
+        Ok(Err(error)) => format!("{error:#}"),
+        Err(_) => format!("it is not read in {} s", WHOLE.as_secs()),
     };
     tracing::warn!(why, "an export ends early");
 }
 
 impl Export {
-    async fn send(
-        mut self,
-        mut text: String,
-        pages: &mpsc::Sender<Page>,
-        stalled: Duration,
-    ) -> Result<(), String> {
+    async fn write(mut self, mut text: String, mut file: Writer) -> anyhow::Result<()> {
         let mut after = None;
         loop {
             let connection = self.snapshot.connection();
-            let page = self.selection.page(connection, &self.org_id, after, PAGE).await;
-            let (facts, next) = page.map_err(|error| error.to_string())?;
+            let (facts, next) = self.selection.page(connection, &self.org_id, after, PAGE).await?;
             for fact in &facts {
                 csv::row(&mut text, &COLUMNS, &FREE, fact);
             }
-            let page = Bytes::from(std::mem::take(&mut text));
-            let taken = timeout(stalled, pages.send(Some(page))).await;
-            if !matches!(taken, Ok(Ok(()))) {
-                return Err("its client takes nothing".to_owned());
-            }
+            file.write(text.as_bytes()).await?;
+            text.clear();
             if next.is_none() {
                 break;
             }
             after = next;
         }
-        self.snapshot.close().await.map_err(|error| error.to_string())?;
-        // The channel has room for it when the last page is taken.
-        match timeout(stalled, pages.send(None)).await {
-            Ok(Ok(())) => Ok(()),
-            _ => Err("its client takes nothing".to_owned()),
-        }
+        self.snapshot.close().await?;
+        file.end();
+        Ok(())
     }
 }

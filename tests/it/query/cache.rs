@@ -347,3 +347,40 @@ async fn in_the_first_seconds_an_old_answer_serves_for_longer_while_it_is_made_a
     })
     .await;
 }
+
+/// What is made anew in the background leaves connections for those whom somebody waits for.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_answers_that_get_old_together_four_are_made_anew_at_a_time() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    let families = ["kpis/summary", "kpis/funnel", "industries"];
+    let paths: Vec<String> = families
+        .iter()
+        .flat_map(|family| [7, 30, 90].map(|days| format!("/v1/{family}?window={days}d")))
+        .collect();
+    let ask_all =
+        async || futures_util::future::join_all(paths.iter().map(|path| reads.get(path))).await;
+    for answer in ask_all().await {
+        assert_eq!(answer.status, 200, "{answer:?}");
+    }
+    tokio::time::sleep(Duration::from_millis(1300)).await;
+    let pool = &reads.ground.database.pool;
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("lock table lead_fact in access exclusive mode").execute(&mut *lock).await.unwrap();
+    for answer in ask_all().await {
+        assert!(status(&answer).contains("stale-while-revalidate"), "{answer:?}");
+    }
+    let waiting = async || {
+        sqlx::query_scalar::<_, i64>(
+            "select count(*) from pg_stat_activity where datname = current_database()
+                 and application_name = 'query-api' and wait_event_type = 'Lock'",
+        )
+        .fetch_one(pool)
+        .await
+        .unwrap()
+    };
+    wait_until("four are with Postgres", PATIENCE, async || waiting().await >= 4).await;
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(waiting().await, 4);
+    lock.rollback().await.unwrap();
+}

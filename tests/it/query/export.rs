@@ -75,15 +75,8 @@ async fn a_file_is_of_one_instant_while_leads_move() {
     assert!(!text.contains("moved"));
 }
 
-/// A rebuild's swap locks the tables for a moment, and steps back for whoever reads.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_client_that_takes_nothing_keeps_neither_a_swap_nor_other_reads_waiting_for_long() {
-    let reads = Reads::start(false, &[]).await;
-    reads.fill(100_000).await;
-    let files = [begun(&reads).await, begun(&reads).await];
-    let third = reads.get("/v1/export/leads.csv").await;
-    assert_eq!((third.status, third.header("retry-after")), (503, Some("1")), "{third:?}");
-    assert_eq!(reads.get("/v1/leads?limit=3").await.status, 200);
+/// Until nobody reads the tables: what a rebuild's swap waits for.
+async fn until_nothing_is_read(reads: &Reads) {
     wait_until("the tables are locked", PATIENCE, async || {
         let swap = "begin; set local lock_timeout = '30ms'; lock table lead_fact in access exclusive mode; commit";
         let mut connection = reads.ground.database.pool.acquire().await.unwrap();
@@ -92,9 +85,63 @@ async fn a_client_that_takes_nothing_keeps_neither_a_swap_nor_other_reads_waitin
         locked
     })
     .await;
-    for (file, beginning) in files {
-        let text = rest(file, beginning).await.expect_err("the file pretends to be whole");
-        assert!(text.lines().count() < 100_000);
+}
+
+/// A snapshot is in the way of vacuum and of a rebuild's swap: it must not last as long as its client.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_client_gets_the_whole_file_and_keeps_neither_a_swap_nor_other_files_waiting() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(100_000).await;
+    let mut files = Vec::new();
+    for _ in 0..3 {
+        files.push(begun(&reads).await);
+        files.push(begun(&reads).await);
+        until_nothing_is_read(&reads).await;
     }
-    assert_eq!(reads.get("/v1/export/leads.csv?agent_id=7001").await.status, 200);
+    reads.run("update lead_fact set name = 'later' where item_id <> $1", 0).await;
+    for (file, beginning) in files {
+        let text = rest(file, beginning).await.expect("the whole file");
+        assert_eq!(text.lines().count(), 100_001);
+        assert!(!text.contains("later"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn more_files_at_once_than_there_are_connections_for_are_refused() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    let mut lock = reads.ground.database.pool.begin().await.unwrap();
+    sqlx::query("lock table lead_fact in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let ask = || reads.get("/v1/export/leads.csv");
+    let (first, second, third) = tokio::join!(ask(), ask(), ask());
+    for file in [first, second, third] {
+        assert_eq!((file.status, file.header("retry-after")), (503, Some("1")), "{file:?}");
+    }
+    lock.rollback().await.unwrap();
+    assert_eq!(ask().await.status, 200);
+}
+
+/// What a client does not take lies on the disk: no more of it than allowed, and no longer than a client may
+/// be silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_nobody_takes_fill_the_disk_to_its_bound_and_for_a_while() {
+    let bounds = [
+        ("LEADPULSE_QUERY_API_EXPORT_DISK_MIB", "30"),
+        ("LEADPULSE_QUERY_API_TRANSFER_SILENCE_MS", "8000"),
+    ];
+    let reads = Reads::start(false, &bounds).await;
+    reads.fill(100_000).await;
+    let (silent, beginning) = begun(&reads).await;
+    until_nothing_is_read(&reads).await;
+    let (file, text) = begun(&reads).await;
+    let text = rest(file, text).await.expect_err("there was no room for all of it");
+    assert!(text.lines().count() < 100_000);
+    assert!(reads.api.log_text().contains("`query_api.export_disk_mib` is used up"));
+    wait_until("the silent client's file is gone", PATIENCE, async || {
+        reads.api.log_text().contains("its client takes nothing")
+    })
+    .await;
+    rest(silent, beginning).await.expect_err("the file pretends to be whole");
+    let (file, text) = begun(&reads).await;
+    assert_eq!(rest(file, text).await.expect("the whole file").lines().count(), 100_001);
 }

@@ -199,6 +199,51 @@ async fn a_database_that_hangs_is_told_in_time_and_the_next_read_succeeds() {
     assert_eq!(reads.get("/v1/leads").await.status, 200);
 }
 
+/// A machine that stands still: not even the server's own time-outs come. Each product's dashboards are told in
+/// the form that they know.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_stands_still_is_told_to_both_products_in_their_forms() {
+    let reads = Arc::new(Reads::start(false, &[]).await);
+    reads.fill(10).await;
+    let pool = &reads.ground.database.pool;
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("lock table lead_fact in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let ask = |path: &'static str| {
+        let reads = Arc::clone(&reads);
+        tokio::spawn(async move {
+            let key = reads.key.clone();
+            reads.get_as(&key, path, &[("x-api-key", &key)]).await
+        })
+    };
+    let (new, earlier) = ("/v1/leads?limit=7", "/outcomes/summary?windowDays=7");
+    let answers = (ask(new), ask(earlier));
+    let waiting = "select pid from pg_stat_activity where datname = current_database()
+        and application_name = 'query-api' and wait_event_type = 'Lock'";
+    wait_until("both are with Postgres", PATIENCE, async || {
+        sqlx::query_scalar::<_, i32>(waiting).fetch_all(pool).await.unwrap().len() == 2
+    })
+    .await;
+    let backends: Vec<i32> = sqlx::query_scalar(waiting).fetch_all(pool).await.unwrap();
+    let signal = |name: &str| {
+        let pids = backends.iter().map(ToString::to_string);
+        let sent = std::process::Command::new("kill").arg(name).args(pids).status();
+        assert!(sent.unwrap().success());
+    };
+    signal("-STOP");
+    let (of_new, of_earlier) = (answers.0.await, answers.1.await);
+    signal("-CONT");
+    let (of_new, of_earlier) = (of_new.unwrap(), of_earlier.unwrap());
+    assert_eq!((of_new.status, of_earlier.status), (503, 503), "{of_new:?} {of_earlier:?}");
+    assert_eq!(of_new.header("content-type"), Some("application/problem+json"));
+    assert_eq!(of_earlier.header("content-type"), Some("application/json"));
+    assert_eq!(of_earlier.json()["ok"], false, "{of_earlier:?}");
+    assert!(of_earlier.header("retry-after").is_some());
+    lock.rollback().await.unwrap();
+    for path in [new, earlier] {
+        assert_eq!(ask(path).await.unwrap().status, 200);
+    }
+}
+
 /// A client that goes away takes its read with it, wherever that is: also where a transaction is being begun,
 /// of which the pool would not know.
 #[tokio::test(flavor = "multi_thread")]

@@ -11,17 +11,22 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
+use futures_util::StreamExt;
 use projector::ops::{
     audit::{Act, audited},
     transfer::{self, Export, Mask, Part, SHORTEST},
 };
 use secrecy::SecretString;
 use serde_json::json;
-use tokio::{io::AsyncWriteExt, sync::mpsc, task::spawn_blocking, time::timeout};
+use tokio::{io::AsyncWriteExt, task::spawn_blocking, time::timeout};
 
 use super::{super::report::told, Command, begin, turn, work::Turn};
-use crate::{asked::Asked, problem::Problem, state::App};
+use crate::{
+    asked::Asked,
+    download::{self, Pieces},
+    problem::Problem,
+    state::App,
+};
 
 /// Bytes of a file that is sent; larger ones are for the command line.
 const MOST: u64 = 1 << 30;
@@ -44,18 +49,7 @@ pub(crate) async fn export(asked: Asked) -> Result<Response, Problem> {
     let export = Export::open(&app.ops, &part, mask, packed).await.map_err(told)?;
     // It changes nothing, but what leaves the house is written down.
     audited(&app.ops.pool, &act, async { Ok(json!({ "begun": true })) }).await.map_err(told)?;
-    let (sender, pieces) = mpsc::channel(1);
-    tokio::spawn(send(export, sender, turn, silence(&app)));
-    let body = Body::from_stream(stream::unfold(Some(pieces), async |pieces| {
-        let mut pieces = pieces?;
-        match pieces.recv().await {
-            Some(Ok(Some(piece))) => Some((Ok(piece), Some(pieces))),
-            Some(Ok(None)) => None,
-            Some(Err(error)) => Some((Err(error), None)),
-            // Not the end: the connection breaks off.
-            None => Some((Err(anyhow::anyhow!("the export was given up")), None)),
-        }
-    }));
+    let body = download::body(Copy { export, _turn: turn }, silence(&app));
     let form = if packed { "application/zstd" } else { "application/x-ndjson" };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static(form)),
@@ -90,25 +84,15 @@ fn silence(app: &App) -> Duration {
     app.ops.config.query_api.transfer_silence
 }
 
-/// The last one is none: whoever goes away without it has not ended well.
-type Piece = anyhow::Result<Option<Bytes>>;
+/// It has its turn until it ends, or until its client has gone away.
+struct Copy {
+    export: Export,
+    _turn: Turn,
+}
 
-/// Not driven by the client: one that takes nothing for a while must not keep the turn.
-async fn send(mut export: Export, pieces: mpsc::Sender<Piece>, _turn: Turn, silence: Duration) {
-    loop {
-        let piece = export.next().await.map(|piece| piece.map(Bytes::from));
-        if let Err(error) = &piece {
-            tracing::warn!(error = format!("{error:#}"), "an export ends early");
-        }
-        let last = !matches!(piece, Ok(Some(_)));
-        let taken = timeout(silence, pieces.send(piece)).await;
-        if !matches!(taken, Ok(Ok(()))) {
-            tracing::warn!("an export ends early: its client takes nothing");
-            return;
-        }
-        if last {
-            return;
-        }
+impl Pieces for Copy {
+    async fn next(&mut self) -> anyhow::Result<Option<Bytes>> {
+        Ok(self.export.next().await?.map(Bytes::from))
     }
 }
 
