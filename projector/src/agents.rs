@@ -24,6 +24,7 @@ use tracing::debug;
 use crate::{
     lane::Progress,
     store::{self, AGENTS, WriteError},
+    version::Topic,
 };
 use figures::figures;
 use lead::Totals;
@@ -158,7 +159,7 @@ impl Worker {
             .record(started.elapsed().as_secs_f64());
         metrics::counter!("projector_agents_recomputed_total")
             .increment(u64::try_from(count).unwrap_or(0));
-        self.progress.versions.touch(touched);
+        self.progress.versions.touch(touched, Topic::Metrics);
         Ok(true)
     }
 

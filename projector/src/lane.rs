@@ -30,7 +30,7 @@ use crate::{
     event::LeadKey,
     mapping::Mapping,
     store::{self, Known, Loaded, SetAside, WriteError},
-    version::Versions,
+    version::{Topic, Versions},
 };
 use batch::Batch;
 use gather::{LARGEST, gather};
@@ -234,7 +234,7 @@ impl Lane {
     fn announce(&mut self, batch: Batch) {
         let orgs = batch.touched_orgs();
         if !orgs.is_empty() {
-            self.progress.versions.touch(orgs);
+            self.progress.versions.touch(orgs, Topic::Leads);
             self.progress.marked.notify_one();
         }
         self.aside.park(batch.parked_leads());

@@ -26,6 +26,7 @@ use crate::{
     ops::pause::Pause,
     reader,
     store::{self, Position, SchemaError, WriteError},
+    version::Topic,
     watch::Watch,
 };
 use ended::Ended;
@@ -222,7 +223,8 @@ impl Projector {
         seen.check(applied)?;
         let progress = Arc::new(Progress::new(&position.lanes));
         // A version that a crash kept from being published is published now.
-        progress.versions.touch(self.config.orgs.iter().map(|org| org.id.clone()));
+        let orgs = self.config.orgs.iter().map(|org| org.id.clone());
+        progress.versions.touch(orgs, Topic::Leads);
         info!(applied_seq = applied, head_seq = seen.last, lanes, "projecting");
         let (mapping, detail) = self.mapping().await?;
 

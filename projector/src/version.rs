@@ -2,7 +2,7 @@
 //! their keys, so nothing is ever deleted from a cache.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -14,22 +14,34 @@ use tokio_util::sync::CancellationToken;
 /// A burst of commits gives one new version in this time.
 const DEBOUNCE: Duration = Duration::from_millis(100);
 
+/// What of an org's read models has changed, as `/v1/stream` calls it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Topic {
+    /// AgentMetrics alone.
+    Metrics,
+    /// Leads, and with them what is counted of them.
+    Leads,
+}
+
 /// The orgs whose read models have changed since their version was raised.
 #[derive(Debug, Default)]
 pub struct Versions {
-    touched: Mutex<BTreeSet<String>>,
+    touched: Mutex<BTreeMap<String, Topic>>,
     changed: Notify,
 }
 
 impl Versions {
-    pub fn touch(&self, orgs: impl IntoIterator<Item = String>) {
-        self.touched.lock().unwrap_or_else(PoisonError::into_inner).extend(orgs);
+    pub fn touch(&self, orgs: impl IntoIterator<Item = String>, topic: Topic) {
+        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
+        for org in orgs {
+            let known = touched.entry(org).or_insert(topic);
+            *known = topic.max(*known);
+        }
         self.changed.notify_one();
     }
 
-    fn take(&self) -> Vec<String> {
-        let mut touched = self.touched.lock().unwrap_or_else(PoisonError::into_inner);
-        std::mem::take(&mut *touched).into_iter().collect()
+    fn take(&self) -> BTreeMap<String, Topic> {
+        std::mem::take(&mut *self.touched.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Publishes until told to stop; what was touched by then is still published.
@@ -37,9 +49,9 @@ impl Versions {
         loop {
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = stop.cancelled() => return raise(pool, &self.take()).await,
+                () = stop.cancelled() => return raise(pool, self.take()).await,
             }
-            raise(pool, &self.take()).await?;
+            raise(pool, self.take()).await?;
             tokio::select! {
                 () = tokio::time::sleep(DEBOUNCE) => {}
                 () = stop.cancelled() => {}
@@ -51,20 +63,25 @@ impl Versions {
 /// Raises the versions of these orgs, and tells.
 pub(crate) async fn raise(
     executor: impl sqlx::PgExecutor<'_>,
-    orgs: &[String],
+    touched: impl IntoIterator<Item = (String, Topic)>,
 ) -> Result<(), sqlx::Error> {
+    let (orgs, of_metrics): (Vec<String>, Vec<i64>) =
+        touched.into_iter().map(|(org, topic)| (org, i64::from(topic == Topic::Metrics))).unzip();
     if orgs.is_empty() {
         return Ok(());
     }
     crash_point!("version");
     sqlx::query(
         "with raised as (
-             insert into org_version (org_id, version) select org_id, 1 from unnest($1::text[]) as touched (org_id)
-             on conflict (org_id) do update set version = org_version.version + 1, updated_at = now()
+             insert into org_version as known (org_id, version, of_metrics)
+             select org_id, 1, of_metrics from unnest($1::text[], $2::bigint[]) as touched (org_id, of_metrics)
+             on conflict (org_id) do update set version = known.version + 1,
+                 of_metrics = known.of_metrics + excluded.of_metrics, updated_at = now()
              returning org_id, version)
          select pg_notify('leadpulse_version', org_id || ':' || version) from raised",
     )
     .bind(orgs)
+    .bind(of_metrics)
     .execute(executor)
     .await?;
     Ok(())

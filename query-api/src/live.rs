@@ -1,10 +1,9 @@
-//! `GET /v1/stream`: server-sent hints. A hint says that an org's read models changed and up to which
-//! sequence; what changed, the client reads. A version does not tell leads and figures apart (a lead's change
-//! is nearly always one of figures), so `topics` say what the client reads, and each hint is about all of them.
+//! `GET /v1/stream`: server-sent hints. A hint says which topics of an org's read models changed and up to
+//! which sequence; what changed in them, the client reads. A change of leads is one of metrics as well.
 
 mod hub;
 
-use std::{collections::HashSet, convert::Infallible, sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use axum::{
     http::{HeaderValue, header},
@@ -35,7 +34,28 @@ use hub::{Hint, Place, Subscription};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Between two looks whether the key is still good; the streams of one key share what is found for a second.
 const LOOK: Duration = Duration::from_millis(500);
-const TOPICS: [(&str, &str); 2] = [("leads", "leads"), ("metrics", "metrics")];
+
+/// What a client may want to hear about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Topic {
+    Leads,
+    Metrics,
+}
+
+const TOPICS: [(&str, Topic); 2] = [("leads", Topic::Leads), ("metrics", Topic::Metrics)];
+
+impl Topic {
+    fn scope(self) -> Scope {
+        match self {
+            Self::Leads => Scope::Leads,
+            Self::Metrics => Scope::Metrics,
+        }
+    }
+
+    fn is_of(self, hint: Hint) -> bool {
+        self == Self::Metrics || hint.of_leads
+    }
+}
 
 pub(crate) async fn stream(asked: Asked) -> Result<Response, Problem> {
     let caller = asked.caller([]).await?;
@@ -60,29 +80,28 @@ pub(crate) async fn stream(asked: Asked) -> Result<Response, Problem> {
 }
 
 /// The topics that are asked for, or all that the key may read.
-fn topics(caller: &Caller, mut params: Params) -> Result<Vec<&'static str>, Problem> {
-    let asked: Vec<Vec<&'static str>> = params.many("topics", |list| {
+fn topics(caller: &Caller, mut params: Params) -> Result<Vec<(&'static str, Topic)>, Problem> {
+    let asked: Vec<Vec<Topic>> = params.many("topics", |list| {
         let known = |word: &str| TOPICS.iter().find(|topic| topic.0 == word).map(|topic| topic.1);
         let unknown = || "must be of: leads, metrics".to_owned();
         list.split(',').map(|word| known(word).ok_or_else(unknown)).collect()
     });
     params.finish()?;
-    let scope = |topic: &str| if topic == "leads" { Scope::Leads } else { Scope::Metrics };
-    let asked: HashSet<&'static str> = asked.into_iter().flatten().collect();
-    if asked.is_empty() {
-        let may: Vec<_> =
-            TOPICS.map(|topic| topic.0).into_iter().filter(|t| caller.may(scope(t))).collect();
-        return if may.is_empty() { Err(Problem::Forbidden(Scope::Leads)) } else { Ok(may) };
-    }
+    let asked = asked.concat();
     for topic in &asked {
-        caller.needs(scope(topic))?;
+        caller.needs(topic.scope())?;
     }
-    Ok(TOPICS.map(|topic| topic.0).into_iter().filter(|topic| asked.contains(topic)).collect())
+    let is_meant = |topic: Topic| match asked.is_empty() {
+        true => caller.may(topic.scope()),
+        false => asked.contains(&topic),
+    };
+    let meant: Vec<_> = TOPICS.into_iter().filter(|(_, topic)| is_meant(*topic)).collect();
+    if meant.is_empty() { Err(Problem::Forbidden(Scope::Leads)) } else { Ok(meant) }
 }
 
 struct Hints {
     subscription: Subscription,
-    topics: Vec<&'static str>,
+    topics: Vec<(&'static str, Topic)>,
     look: Interval,
     caller: Caller,
     app: Arc<App>,
@@ -92,24 +111,25 @@ struct Hints {
 
 impl Hints {
     async fn next(mut self) -> Option<(Result<Event, Infallible>, Self)> {
-        let event = match self.subscription.backlog.take() {
-            Some(Some(hint)) => self.hint(hint),
-            Some(None) => resync(),
-            None => loop {
-                let stop = self.app.stop.clone();
-                tokio::select! {
-                    () = stop.cancelled() => return None,
-                    _ = self.look.tick() => if self.is_over().await { return None },
-                    hint = self.subscription.hints.recv() => match hint {
-                        Ok(_) if self.is_over().await => return None,
-                        Ok(hint) => break self.hint(hint),
-                        Err(RecvError::Lagged(_)) => break resync(),
-                        Err(RecvError::Closed) => return None,
-                    },
-                }
-            },
+        let mut event = match self.subscription.backlog.take() {
+            Some(Some(missed)) => self.hint(missed),
+            Some(None) => Some(resync()),
+            None => None,
         };
-        Some((Ok(event), self))
+        while event.is_none() {
+            let stop = self.app.stop.clone();
+            tokio::select! {
+                () = stop.cancelled() => return None,
+                _ = self.look.tick() => if self.is_over().await { return None },
+                hint = self.subscription.hints.recv() => match hint {
+                    Ok(_) if self.is_over().await => return None,
+                    Ok(hint) => event = self.hint(hint),
+                    Err(RecvError::Lagged(_)) => event = Some(resync()),
+                    Err(RecvError::Closed) => return None,
+                },
+            }
+        }
+        Some((Ok(event?), self))
     }
 
     /// Whose key was revoked or has expired meanwhile hears nothing more. Not known in time is no.
@@ -117,9 +137,13 @@ impl Hints {
         timeout(LOOK, self.app.keys.is_gone(&self.caller)).await.unwrap_or(false)
     }
 
-    fn hint(&self, hint: Hint) -> Event {
-        let data = json!({ "topics": self.topics, "seq": hint.seq, "version": hint.version });
-        Event::default().event("changed").id(hint.seq.to_string()).data(data.to_string())
+    /// None if it is about none of the topics.
+    fn hint(&self, hint: Hint) -> Option<Event> {
+        let topics = self.topics.iter().filter(|(_, topic)| topic.is_of(hint));
+        let topics: Vec<&str> = topics.map(|(name, _)| *name).collect();
+        let data = json!({ "topics": topics, "seq": hint.seq, "version": hint.version });
+        let event = Event::default().event("changed").id(hint.seq.to_string());
+        (!topics.is_empty()).then(|| event.data(data.to_string()))
     }
 }
 

@@ -23,16 +23,11 @@ const BELIEVED: Duration = Duration::from_secs(3);
 /// Changes kept for those who listen in this process.
 const RING: usize = 1024;
 
-#[derive(Debug, Clone)]
-pub(crate) struct Change {
-    pub(crate) org: String,
-    pub(crate) version: i64,
-}
-
 #[derive(Debug)]
 pub(crate) struct Versions {
     known: RwLock<Known>,
-    changes: broadcast::Sender<Change>,
+    /// The orgs whose versions have changed.
+    changes: broadcast::Sender<String>,
 }
 
 #[derive(Debug, Default)]
@@ -59,11 +54,11 @@ impl Versions {
         self.of("", Instant::now()).is_some()
     }
 
-    pub(crate) fn all(&self) -> HashMap<String, i64> {
-        self.known.read().unwrap_or_else(PoisonError::into_inner).by_org.clone()
+    pub(crate) fn all_orgs(&self) -> Vec<String> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).by_org.keys().cloned().collect()
     }
 
-    pub(crate) fn changes(&self) -> broadcast::Receiver<Change> {
+    pub(crate) fn changes(&self) -> broadcast::Receiver<String> {
         self.changes.subscribe()
     }
 
@@ -85,7 +80,7 @@ impl Versions {
             *current = version;
             drop(known);
             // Nobody listens: fine.
-            let _ = self.changes.send(Change { org, version });
+            let _ = self.changes.send(org);
         }
     }
 

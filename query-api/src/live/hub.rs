@@ -1,7 +1,7 @@
 //! Where changes become hints: once for each process, however many listen.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -29,7 +29,25 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(super) struct Hint {
     pub(super) seq: i64,
     pub(super) version: i64,
+    /// Leads have changed since the hint before; figures have in any case.
+    pub(super) of_leads: bool,
 }
+
+/// What Postgres says of an org whose version was raised.
+#[derive(Debug, sqlx::FromRow)]
+struct Raised {
+    org_id: String,
+    version: i64,
+    /// As many of the versions were raised for AgentMetrics alone.
+    of_metrics: i64,
+    seq: i64,
+}
+
+const RAISED: &str = concat!(
+    "select org_id, version, of_metrics, (",
+    db::applied!(),
+    ") as seq from org_version where org_id = any($1)"
+);
 
 #[derive(Debug, Default)]
 pub(crate) struct Hub {
@@ -40,6 +58,8 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct Channel {
     ring: VecDeque<Hint>,
+    /// The last version that was told, and how many of all were about leads.
+    told: Option<(i64, i64)>,
     sender: broadcast::Sender<Hint>,
 }
 
@@ -72,17 +92,7 @@ impl Hub {
         let mut orgs = lock(&self.orgs);
         let channel = orgs.entry(org.to_owned()).or_default();
         let hints = channel.sender.subscribe();
-        let last = channel.ring.back().copied();
-        // What changes without a new event (figures that the clock overtakes, a repair) has the sequence of
-        // before: of several hints with one sequence nobody knows which the client has.
-        let of = |seen| channel.ring.iter().filter(|hint| hint.seq == seen).count();
-        let backlog = match (seen, last) {
-            (None, _) => None,
-            (Some(seen), Some(last)) if last.seq == seen && of(seen) == 1 => None,
-            (Some(seen), Some(last)) if of(seen) > 0 => Some(Some(last)),
-            // Hints that this process never had, or has forgotten.
-            (Some(_), _) => Some(None),
-        };
+        let backlog = seen.and_then(|seen| channel.missed(seen));
         Subscription { hints, backlog }
     }
 
@@ -90,44 +100,65 @@ impl Hub {
     /// answers again, each org's last version.
     pub(crate) async fn run(&self, versions: &Versions, pool: &PgPool, stop: CancellationToken) {
         let mut changes = versions.changes();
-        let mut untold = HashMap::<String, i64>::new();
+        let mut untold = HashSet::<String>::new();
         loop {
             tokio::select! {
                 () = stop.cancelled() => return,
                 change = changes.recv() => match change {
-                    Ok(change) => {
-                        untold.insert(change.org, change.version);
-                    }
-                    // Whose changes were missed is not known: a hint too many does no harm.
-                    Err(RecvError::Lagged(_)) => untold.extend(versions.all()),
+                    Ok(org) => _ = untold.insert(org),
+                    // Whose changes were missed is not known.
+                    Err(RecvError::Lagged(_)) => untold.extend(versions.all_orgs()),
                     Err(RecvError::Closed) => return,
                 },
                 () = sleep(RETRY), if !untold.is_empty() => {}
             }
-            let look = sqlx::query_scalar(db::applied!()).fetch_one(pool);
-            if let Ok(Ok(seq)) = timeout(LOOK, look).await {
-                for (org, version) in untold.drain() {
-                    self.tell(&org, Hint { seq, version });
-                }
+            let orgs: Vec<&String> = untold.iter().collect();
+            let look = sqlx::query_as(RAISED).bind(orgs).fetch_all(pool);
+            if let Ok(Ok(raised)) = timeout(LOOK, look).await {
+                untold.clear();
+                raised.into_iter().for_each(|raised| self.tell(raised));
             }
         }
     }
 
-    fn tell(&self, org: &str, hint: Hint) {
+    fn tell(&self, Raised { org_id, version, of_metrics, seq }: Raised) {
         let mut orgs = lock(&self.orgs);
-        let channel = orgs.entry(org.to_owned()).or_default();
-        if channel.ring.len() == RING {
-            channel.ring.pop_front();
+        orgs.entry(org_id).or_default().tell(seq, version, version - of_metrics);
+    }
+}
+
+impl Channel {
+    fn tell(&mut self, seq: i64, version: i64, of_leads: i64) {
+        let told = self.told.replace((version, of_leads));
+        if told.is_some_and(|told| told.0 == version) {
+            return;
         }
-        channel.ring.push_back(hint);
+        // Less than before is an older copy of the database, in which everything may differ.
+        let of_leads = told.is_none_or(|told| told.0 > version || told.1 != of_leads);
+        let hint = Hint { seq, version, of_leads };
+        if self.ring.len() == RING {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(hint);
         // Nobody listens: fine.
-        let _ = channel.sender.send(hint);
+        let _ = self.sender.send(hint);
+    }
+
+    /// What changes without a new event (figures that the clock overtakes, a repair) has the sequence of before:
+    /// of several hints with one sequence nobody knows which the client has, so it may have the first.
+    fn missed(&self, seen: i64) -> Option<Option<Hint>> {
+        let first = self.ring.iter().position(|hint| hint.seq == seen);
+        // Hints that this process never had, or has forgotten.
+        let Some(first) = first else { return Some(None) };
+        let missed = || self.ring.range(first + 1..);
+        let last = missed().next_back()?;
+        Some(Some(Hint { of_leads: missed().any(|hint| hint.of_leads), ..*last }))
     }
 }
 
 impl Default for Channel {
     fn default() -> Self {
-        Self { ring: VecDeque::new(), sender: broadcast::channel(RING).0 }
+        Self { ring: VecDeque::new(), told: None, sender: broadcast::channel(RING).0 }
     }
 }
 
@@ -152,17 +183,41 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
+    fn tell(hub: &Hub, seq: i64, version: i64, of_metrics: i64) {
+        hub.tell(Raised { org_id: "demo".into(), version, of_metrics, seq });
+    }
+
     #[test]
     fn who_comes_back_gets_what_changed_without_a_new_event() {
         let hub = Hub::default();
         let backlog =
             |seen| hub.subscribe("demo", Some(seen)).backlog.map(|hint| hint.map(|h| h.version));
-        hub.tell("demo", Hint { seq: 7, version: 1 });
+        tell(&hub, 7, 1, 0);
         assert_eq!(backlog(7), None, "nothing was missed");
-        hub.tell("demo", Hint { seq: 7, version: 2 });
+        tell(&hub, 7, 2, 0);
         assert_eq!(backlog(7), Some(Some(2)), "perhaps it has only the first one");
-        hub.tell("demo", Hint { seq: 8, version: 3 });
+        tell(&hub, 8, 3, 0);
         assert_eq!((backlog(7), backlog(8)), (Some(Some(3)), None));
         assert_eq!(backlog(6), Some(None), "what it has is not known here");
+    }
+
+    #[test]
+    fn a_hint_is_about_leads_if_one_of_the_versions_since_the_last_was() {
+        let hub = Hub::default();
+        let mut hints = hub.subscribe("demo", None).hints;
+        let mut told = |seq, version, of_metrics| {
+            tell(&hub, seq, version, of_metrics);
+            hints.try_recv().ok().map(|hint| hint.of_leads)
+        };
+        assert_eq!(told(5, 10, 4), Some(true), "what was before is not known");
+        assert_eq!(told(6, 11, 5), Some(false));
+        assert_eq!(told(7, 11, 5), None, "it was told");
+        assert_eq!(told(7, 14, 7), Some(true), "two of three were for figures alone");
+        assert_eq!(told(8, 15, 8), Some(false));
+        assert_eq!(told(3, 9, 2), Some(true), "an older copy of the database");
+        let missed = |seen| hub.subscribe("demo", Some(seen)).backlog.flatten().unwrap().of_leads;
+        assert!(missed(5) && missed(6));
+        tell(&hub, 9, 10, 3);
+        assert!(!missed(3));
     }
 }

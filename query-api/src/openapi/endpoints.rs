@@ -19,7 +19,7 @@ GET /v1/users | users:read | UserPage | q ids cursor limit min_seq | monday.com 
 GET /v1/meta | metrics:read | Meta | min_seq | Boards, industries, statuses, windows, time zone
 GET /v1/export/leads.csv | export:read, leads:read | text/csv | date_field from to agent_id board_id industry status state lifecycle min_amount max_amount q order bom min_seq | All leads of the list, as CSV
 GET /v1/export/leaderboard.csv | export:read, metrics:read | text/csv | window sort order min_n limit:1000 bom min_seq | The leaderboard, as CSV
-GET /v1/stream | leads:read or metrics:read | text/event-stream | topics | Server-sent hints: `changed` with a sequence, whatever has changed; `resync` where hints were missed
+GET /v1/stream | leads:read or metrics:read | text/event-stream | topics | Server-sent hints: `changed` with the topics that have (leads with metrics, or metrics alone) and a sequence; `resync` where hints were missed
 GET /v1/consistency | metrics:read or ops:read | Consistency | min_seq wait_ms | How far the read models are, and how far the stream is
 GET /outcomes/summary | metrics:read | Outcomes | windowDays mode boardId min_seq | For dashboards of the earlier product: one cohort by entry
 GET /ops/status | ops:read | OpsStatus | - | How the projection is and what is wrong; counts are of this org
@@ -162,8 +162,8 @@ pub(super) const PARAMETERS: &[(&str, &str, &str)] = &[
     (
         "topics",
         "leads|metrics*",
-        "What the client reads, also separated by commas; each needs its scope. A change does not tell them apart: \
-         every hint is about all of them",
+        "What the client wants to hear about, also separated by commas; each needs its scope. Without: all that the \
+         key may read",
     ),
     ("wait_ms", "wait", "Wait at most so long, up to 5000"),
     ("windowDays", "7|30|90", "The window"),

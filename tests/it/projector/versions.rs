@@ -1,6 +1,8 @@
-//! Binaries and schemas of different versions beside each other.
+//! Binaries and schemas of different versions beside each other; and what the versions of read models tell.
 
-use tests::harness::{PATIENCE, Projection, wait_until};
+use std::time::Duration;
+
+use tests::harness::{ORG, PATIENCE, Projection, wait_until};
 
 use super::{history, setup};
 
@@ -55,10 +57,11 @@ async fn a_schema_that_is_older_than_the_binary_is_migrated_by_the_projector_and
     projection.publish(&history(10, 100, 53)).await;
     projection.check().await;
     projection.projector.kill9();
-    // The last migration takes itself back.
+    // The last migrations take themselves back.
     execute(
         &projection,
-        "drop table projection_fault; delete from _sqlx_migrations where version = 20261125191000",
+        "drop table projection_fault; alter table org_version drop column of_metrics;
+         delete from _sqlx_migrations where version >= 20261125191000",
     )
     .await;
     let (code, said) = types(&projection, &["pause", "--reason", "x", "--yes"]);
@@ -71,4 +74,38 @@ async fn a_schema_that_is_older_than_the_binary_is_migrated_by_the_projector_and
     projection.projector.restart().unwrap();
     projection.check().await;
     assert_eq!(types(&projection, &["status"]).0, Some(0));
+}
+
+/// What dashboards of leads need not hear of: AgentMetrics that are computed anew.
+#[tokio::test]
+async fn a_version_for_agent_metrics_alone_is_counted_as_such() {
+    let mut projection = Projection::start(setup(&[])).await;
+    let pool = projection.ground.database.pool.clone();
+    let counted = async || -> (i64, i64) {
+        let known = "select version - of_metrics, of_metrics from org_version where org_id = $1";
+        sqlx::query_as(known).bind(ORG).fetch_one(&pool).await.unwrap()
+    };
+    projection.publish(&history(10, 100, 55)).await;
+    projection.check().await;
+    let of_leads = async || counted().await.0;
+    // Until the last of them is raised, a moment after the commit.
+    let (mut before, mut after) = (0, of_leads().await);
+    while before != after {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        (before, after) = (after, of_leads().await);
+    }
+    let (of_leads, of_metrics) = counted().await;
+    assert!(of_leads > 0);
+    sqlx::query("insert into agent_dirty (org_id, agent_id, seq) select org_id, agent_id, 1 from agent_metrics limit 1")
+        .execute(&pool)
+        .await
+        .unwrap();
+    wait_until("the metrics are computed anew and told", PATIENCE, async || {
+        counted().await.1 > of_metrics
+    })
+    .await;
+    assert_eq!(counted().await.0, of_leads);
+    projection.publish(&history(10, 100, 56)).await;
+    projection.check().await;
+    wait_until("the leads are told", PATIENCE, async || counted().await.0 > of_leads).await;
 }

@@ -61,12 +61,23 @@ impl Reads {
 
     /// Raises the org's version, as the projector does after a commit.
     pub(super) async fn publish(&self) {
+        self.raise(0).await;
+    }
+
+    /// The same for AgentMetrics alone.
+    pub(super) async fn publish_metrics(&self) {
+        self.raise(1).await;
+    }
+
+    async fn raise(&self, of_metrics: i64) {
         self.run(
             "with raised as (
-                 insert into org_version (org_id, version) values ('demo', $1)
-                 on conflict (org_id) do update set version = org_version.version + 1 returning version)
+                 insert into org_version as known (org_id, version, of_metrics) values ('demo', 1, $1)
+                 on conflict (org_id) do update set version = known.version + 1,
+                     of_metrics = known.of_metrics + excluded.of_metrics
+                 returning version)
              select pg_notify('leadpulse_version', 'demo:' || version) from raised",
-            1,
+            of_metrics,
         )
         .await;
     }

@@ -77,7 +77,7 @@ async fn each_change_is_a_hint_and_who_comes_back_gets_what_it_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_hint_names_the_topics_that_were_asked_for_and_is_about_all() {
+async fn a_hint_names_the_topics_that_changed_and_who_asked_for_others_hears_nothing() {
     let reads = Reads::start(false, &[]).await;
     let metrics = reads.ground.create_key("demo", &["metrics:read"]);
     let open = async |key: &str, topics: &str| {
@@ -88,11 +88,31 @@ async fn a_hint_names_the_topics_that_were_asked_for_and_is_about_all() {
         (open(&reads.key, "?topics=leads").await, r#""topics":["leads"]"#),
         (open(&metrics, "").await, r#""topics":["metrics"]"#),
     ];
+    reads.applied(5).await;
     reads.publish().await;
     for (listener, topics) in &mut listeners {
         let event = listener.next().await;
-        assert!(event.contains(*topics), "{event}");
+        assert!(event.contains(*topics) && event.contains("id: 5"), "{event}");
     }
+    // A moment apart: what happens meanwhile is told as one.
+    let metrics_alone = r#""topics":["metrics"]"#;
+    reads.applied(6).await;
+    reads.publish_metrics().await;
+    for place in [0, 2] {
+        let event = listeners[place].0.next().await;
+        assert!(event.contains(metrics_alone) && event.contains("id: 6"), "{event}");
+    }
+    let leads = "/v1/stream?topics=leads";
+    let mut late = Listener::open(&reads.key, &reads, leads, Some("5")).await;
+    reads.applied(7).await;
+    reads.publish().await;
+    for (listener, topics) in &mut listeners {
+        let event = listener.next().await;
+        assert!(event.contains(*topics) && event.contains("id: 7"), "{event}");
+    }
+    assert!(late.next().await.contains("id: 7"), "it had missed nothing about leads");
+    let mut late = Listener::open(&reads.key, &reads, leads, Some("6")).await;
+    assert!(late.next().await.contains("id: 7"), "it had missed that");
     for (key, topics, status) in
         [(&metrics, "leads", 403), (&reads.key, "users", 400), (&reads.key, "", 400)]
     {

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::Result;
+use sqlx::PgConnection;
 
 use super::{
     Ground,
@@ -11,7 +12,7 @@ use super::{
 use crate::{
     event::LeadKey,
     store::{self, Mark},
-    version,
+    version::{self, Topic},
 };
 
 /// Leads of one transaction: the lanes wait for its end.
@@ -51,8 +52,7 @@ impl Ground<'_> {
         let marks = marks(still.iter().map(|(key, lead)| (*lead, *key)));
         store::mark_dirty(&mut tx, &marks).await?;
         let orgs: BTreeSet<&String> = still.iter().map(|(key, _)| &key.org_id).collect();
-        let orgs: Vec<String> = orgs.into_iter().cloned().collect();
-        version::raise(&mut *tx, &orgs).await?;
+        raise(&mut tx, orgs).await?;
         crash_point!("repair-commit");
         tx.commit().await?;
         Ok(moved_on.into_iter().map(|(key, _)| (*key).clone()).collect())
@@ -65,10 +65,13 @@ impl Ground<'_> {
         let mut tx = store::begin(&self.tools.pool).await?;
         store::replace_users(&mut tx, &folded.users).await?;
         let orgs: BTreeSet<&String> = folded.users.iter().map(|(_, user)| &user.org_id).collect();
-        let orgs: Vec<String> = orgs.into_iter().cloned().collect();
-        version::raise(&mut *tx, &orgs).await?;
+        raise(&mut tx, orgs).await?;
         Ok(tx.commit().await?)
     }
+}
+
+async fn raise(connection: &mut PgConnection, orgs: BTreeSet<&String>) -> Result<(), sqlx::Error> {
+    version::raise(connection, orgs.into_iter().map(|org| (org.clone(), Topic::Leads))).await
 }
 
 /// All agents that the old or the new rows count for, each as a whole: what had to be repaired may have
