@@ -25,6 +25,8 @@ pub enum Refusal {
     UnknownSource,
     #[error("not verified: {0}")]
     Unauthorized(Rejected),
+    #[error("a webhook is a POST")]
+    Method,
     #[error("the body is larger than 1 MiB")]
     BodyTooLarge,
     #[error("the event is larger than a message of the stream")]
@@ -56,6 +58,7 @@ impl Refusal {
         match self {
             Self::UnknownSource => StatusCode::NOT_FOUND,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
+            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge | Self::RecordTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Encoding => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -72,6 +75,7 @@ impl Refusal {
         match self {
             Self::UnknownSource => "unknown_source",
             Self::Unauthorized(rejected) => rejected.reason(),
+            Self::Method => "wrong_method",
             Self::BodyTooLarge => "body_too_large",
             Self::RecordTooLarge => "record_too_large",
             Self::BodyTooSlow => "body_too_slow",
@@ -96,7 +100,8 @@ impl Refusal {
     pub fn body_is_missing(self) -> bool {
         matches!(
             self,
-            Self::BodyTooLarge
+            Self::Method
+                | Self::BodyTooLarge
                 | Self::BodyTooSlow
                 | Self::BodyBroken
                 | Self::Encoding
@@ -134,6 +139,9 @@ impl IntoResponse for Refusal {
         };
         if let Some(seconds) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static(seconds));
+        }
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            headers.insert(header::ALLOW, HeaderValue::from_static("POST"));
         }
         if self.body_is_missing() {
             // What is left of the body would be read as the next request.

@@ -4,11 +4,7 @@ pub mod body;
 
 use std::{convert::Infallible, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use axum::{
-    Router,
-    http::{Method, Request},
-    response::{IntoResponse, Response},
-};
+use axum::{Router, http::Request, response::Response};
 use futures_util::{FutureExt, future::Either};
 use hyper::{
     body::Incoming,
@@ -67,9 +63,6 @@ async fn take_in(
     address: Address,
     request: Request<Incoming>,
 ) -> Result<Response, Infallible> {
-    if request.method() != Method::POST {
-        return Ok(webhook::wrong_method().await.into_response());
-    }
     let received = AssertUnwindSafe(webhook::receive(&door, address, request)).catch_unwind();
     Ok(received.await.unwrap_or_else(webhook::panicked))
 }

@@ -10,7 +10,7 @@ use std::{
 use axum::{
     Json,
     body::HttpBody,
-    http::{HeaderMap, Request, StatusCode, header},
+    http::{HeaderMap, Method, Request, StatusCode, header},
     response::{IntoResponse, Response},
 };
 use bytes::Bytes;
@@ -77,7 +77,10 @@ where
     let (body_read, room) = (Bytes::new(), door.room.for_one());
     let mut webhook =
         Webhook { key, source, stranger, proof, body: body_read, read_at: began, room, trace };
-    let outcome = webhook.take(door, body).await;
+    let outcome = match parts.method {
+        Method::POST => webhook.take(door, body).await,
+        _ => Err(Refusal::Method),
+    };
     if let Err(refusal) = outcome {
         door.quarantine.keep(webhook.refused(refusal)).await;
     }

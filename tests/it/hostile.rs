@@ -49,6 +49,9 @@ async fn every_hostile_request_has_its_status_its_metric_and_its_place() {
         if matches!(case.status, 401 | 404 | 503) && !answer.body.is_empty() {
             wrong.push(format!("{}: a reason is told: {}", case.name, answer.body));
         }
+        if case.status == 405 && !answer.head.contains("allow: POST") {
+            wrong.push(format!("{}: it does not say what is allowed: {answer:?}", case.name));
+        }
         match case.kept {
             Kept::Stored => stored += 1,
             Kept::Quarantined => quarantined.push((case.name, case.reason())),

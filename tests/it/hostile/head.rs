@@ -18,7 +18,7 @@ fn bare(line: &str) -> Vec<u8> {
 
 fn methods() -> Vec<Case> {
     let method = |name, method: &str| {
-        Case::aside(name, 405, METHOD, bare(&format!("{method} /webhooks/monday/demo-crm")))
+        Case::refused(name, 405, METHOD, bare(&format!("{method} /webhooks/monday/demo-crm")))
     };
     let route = |name, path: &str| Case::aside(name, 404, NO_ROUTE, bare(&format!("POST {path}")));
     vec![
