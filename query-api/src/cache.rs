@@ -22,7 +22,7 @@ use moka::Expiry;
 use serde_json::{Value, json};
 
 pub(crate) use entry::Entry;
-pub(crate) use flight::Flight;
+use flight::{Flight, Flights};
 pub(crate) use shared::{Lease, Shared};
 use tally::Tally;
 
@@ -36,8 +36,6 @@ const GRACE: TimeDelta = TimeDelta::milliseconds(900);
 const GRACE_AT_FIRST: TimeDelta = TimeDelta::seconds(6);
 /// How long a process is in its first seconds.
 const AT_FIRST: TimeDelta = TimeDelta::seconds(10);
-/// Questions whose answers are being made at the same time; beyond them a second one may be made.
-const FLIGHTS: u64 = 100_000;
 /// What moves with the clock is fresh for this long.
 const MOMENT: Duration = Duration::from_secs(1);
 const MEDIUM: Duration = Duration::from_secs(300);
@@ -46,7 +44,7 @@ const LONG: Duration = Duration::from_secs(1800);
 pub(crate) struct Cache {
     near: moka::sync::Cache<String, Arc<Entry>>,
     far: Arc<Shared>,
-    flights: moka::sync::Cache<String, Arc<Flight>>,
+    flights: Flights,
     short: Duration,
     tally: Tally,
     evicted: Arc<AtomicU64>,
@@ -140,11 +138,7 @@ impl Cache {
                 }
             })
             .build();
-        let flights = moka::sync::Cache::builder()
-            .max_capacity(FLIGHTS)
-            .time_to_idle(Duration::from_secs(30))
-            .build();
-        let (tally, lenient_until) = (Tally::default(), OnceLock::new());
+        let (flights, tally, lenient_until) = Default::default();
         Self { near, far, flights, short, tally, evicted, lenient_until }
     }
 
@@ -240,7 +234,7 @@ impl Cache {
     }
 
     pub(crate) fn flight(&self, key: &str) -> Arc<Flight> {
-        self.flights.get_with_by_ref(key, Arc::default)
+        self.flights.of(key)
     }
 
     pub(crate) fn count(&self, family: &'static str, origin: Origin) {
