@@ -17,7 +17,7 @@ use clap::{Args, ValueEnum};
 use tests::harness::{PATIENCE, wait_until};
 
 use crate::report::{milliseconds, per_second, percentile, table};
-use load::{Client, Load, Requests};
+use load::{Client, Figures, Load, Requests, middle};
 use questions::{Kind, comparison, kinds, screen};
 use stage::{LARGE, ORGS, Size, Stage, read, request};
 
@@ -88,10 +88,10 @@ pub(crate) async fn run(options: &Options) {
     }
     let projector = stage.projector().await;
     if wanted(Part::Misses) {
-        misses(&stage, span).await;
+        misses(&stage, options.rounds, span).await;
     }
     if wanted(Part::Growth) {
-        growth(&stage, span).await;
+        growth(&stage, options.rounds, span).await;
     }
     if wanted(Part::Comparison) {
         against_the_earlier(&stage, span).await;
@@ -127,44 +127,55 @@ const MISSES: [&str; 5] = [
     "refused",
 ];
 
-/// One kind of read: alone, as fast as it goes, and at half of that.
-async fn miss(port: u16, kind: &Arc<Kind>, keys: &[String], span: Duration) -> Vec<String> {
+/// One kind of read: alone, as fast as it goes, and at half of that; the last in rounds, for a single stall of
+/// the machine is more than a hundredth of so few.
+async fn miss(
+    port: u16,
+    kind: &Arc<Kind>,
+    keys: &[String],
+    rounds: usize,
+    span: Duration,
+) -> Vec<String> {
     let load = |connections| Load::new(port, connections, span);
     let warm = Load { most: Some(20), ..load(1) };
     warm.run(kind.misses(keys)).await;
     let mut alone = Load { most: Some(300), ..load(1) }.run(kind.misses(keys)).await;
     let full = load(CONNECTIONS).run(kind.misses(keys)).await;
     let half = Load { rate: Some(full.answered() / 2.0), ..load(CONNECTIONS) };
-    let mut calm = half.run(kind.misses(keys)).await;
+    let mut calm = Vec::new();
+    for _ in 0..rounds.max(1) {
+        calm.push(half.run(kind.misses(keys)).await);
+    }
+    let refused = calm.iter().map(Figures::refused).collect::<Vec<_>>().join(", ");
     vec![
         kind.name.to_owned(),
         alone.spread(),
         per_second(full.answered()),
-        calm.spread(),
-        format!("{}, {}", full.refused(), calm.refused()),
+        middle(&mut calm),
+        format!("{}; {refused}", full.refused()),
     ]
 }
 
 /// (e) in the ten orgs.
-async fn misses(stage: &Stage, span: Duration) {
+async fn misses(stage: &Stage, rounds: usize, span: Duration) {
     let api = stage.query_api(&[]).await;
     let mut rows = Vec::new();
     for kind in kinds(stage, api.port).await {
         // Cursors are of the first org.
         let keys = if kind.name.contains("10,000") { &stage.orgs()[..1] } else { stage.orgs() };
-        rows.push(miss(api.port, &kind, keys, span).await);
+        rows.push(miss(api.port, &kind, keys, rounds, span).await);
     }
     table(&MISSES, &rows);
     println!("\nquery-api: {:.0} MiB at most", api.peak());
 }
 
 /// (e) in the large org.
-async fn growth(stage: &Stage, span: Duration) {
+async fn growth(stage: &Stage, rounds: usize, span: Duration) {
     let api = stage.query_api(&[]).await;
     let mut rows = Vec::new();
     for kind in kinds(stage, api.port).await {
         if !kind.name.contains("10,000") {
-            rows.push(miss(api.port, &kind, &stage.keys[ORGS..], span).await);
+            rows.push(miss(api.port, &kind, &stage.keys[ORGS..], rounds, span).await);
         }
     }
     println!("\nthe org `{LARGE}`");

@@ -104,6 +104,9 @@ impl Drop for Taken {
 
 impl Writer {
     pub(super) async fn write(&mut self, bytes: &[u8]) -> anyhow::Result<()> {
+        if self.progress.is_closed() {
+            bail!("its client has gone away");
+        }
         self.taken.take(bytes.len())?;
         self.file.write_all(bytes).await?;
         self.file.flush().await?;

@@ -6,7 +6,7 @@ use tests::harness::{PATIENCE, wait_until};
 
 use super::{
     CONNECTIONS, always,
-    load::{Figures, Load, Requests},
+    load::{Load, Requests, middle},
     stage::{ORGS, Running, Stage, read, request},
 };
 use crate::report::{per_second, table};
@@ -143,13 +143,4 @@ async fn redis(stage: &Stage, rounds: usize) -> Vec<String> {
         String::new(),
         format!("{full}; at half the rate {calm}"),
     ]
-}
-
-/// The times of the measurement with the middle p99, and the least and the greatest p99.
-fn middle(made: &mut [Figures]) -> String {
-    let mut times: Vec<_> =
-        made.iter_mut().map(|figures| (figures.at(0.99), figures.spread())).collect();
-    times.sort_by(|one, other| one.0.total_cmp(&other.0));
-    let (least, most) = (times[0].0, times[times.len() - 1].0);
-    format!("{} ({least:.1} to {most:.1})", times[times.len() / 2].1)
 }

@@ -179,6 +179,15 @@ impl Load {
     }
 }
 
+/// The times of the measurement with the middle p99, and the least and the greatest p99.
+pub(crate) fn middle(made: &mut [Figures]) -> String {
+    let mut times: Vec<_> =
+        made.iter_mut().map(|figures| (figures.at(0.99), figures.spread())).collect();
+    times.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let (least, most) = (times[0].0, times[times.len() - 1].0);
+    format!("{} ({least:.1} to {most:.1})", times[times.len() / 2].1)
+}
+
 /// One connection.
 pub(crate) struct Client {
     socket: TcpStream,
