@@ -18,7 +18,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::{
     publish::Publisher,
     quarantine::Quarantine,
-    source::Sources,
+    source::Secrets,
     webhook::{self, Meters},
 };
 use body::Room;
@@ -26,7 +26,7 @@ use body::Room;
 /// What a request needs: who may send, and where it goes.
 pub struct Door {
     /// They change when the configuration is read again.
-    pub sources: watch::Receiver<Arc<Sources>>,
+    pub secrets: watch::Receiver<Arc<Secrets>>,
     pub publisher: Publisher,
     pub quarantine: Quarantine,
     pub(crate) meters: Meters,

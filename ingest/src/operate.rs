@@ -34,12 +34,13 @@ pub fn streams(config: &Config, action: &Streams) -> Result<()> {
 
 pub fn quarantine(config: &Config, action: Quarantine) -> Result<()> {
     run(async {
-        // What the service requires of the broker is its own business; these commands only need one.
+        // To look, any broker will do; to release, the one that the service would take.
         let nats = config::Nats { require: Vec::new(), ..config.nats.clone() };
         let broker = Broker::connect(&nats).await?;
         timeout(CONNECT_WITHIN, broker.connected())
             .await
             .context("NATS can't be reached; is `nats.url` right?")?;
+        let checked = broker.clone();
         let publisher = Publisher::new(broker, &config.ingest).await?;
         match action {
             Quarantine::List { filter, json } => {
@@ -47,6 +48,7 @@ pub fn quarantine(config: &Config, action: Quarantine) -> Result<()> {
             }
             Quarantine::Show { entry } => show::show(publisher.jetstream(), entry).await,
             Quarantine::Release { filter, dry_run } => {
+                checked.check(&config.nats.require).await?;
                 let Secrets { sources, quarantine_key } = Secrets::resolve(config)?;
                 let key = quarantine_key.as_ref();
                 release::run(&publisher, &sources, key, &filter, dry_run).await

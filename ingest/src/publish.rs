@@ -166,6 +166,8 @@ fn judge(answer: Answer) -> Result<Stored, Setback> {
         Answer::TooLarge => Setback::Hopeless(Refusal::NotStored("server_max_payload")),
         // No stream listens, or its leader is not elected yet.
         Answer::NoStream => Setback::TryAgain("stream_away"),
+        // What it holds, no projector reads.
+        Answer::ForeignStream => Setback::Hopeless(Refusal::NotStored("foreign_stream")),
         Answer::NotSent => Setback::TryAgain("broker_slow"),
         Answer::Refused(error) => {
             debug!(%error, "the stream refused a record");

@@ -15,10 +15,18 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use leadpulse_service::trace::TraceContext;
 use metrics::counter;
-use tokio::{sync::Semaphore, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tracing::warn;
 
-use crate::{answer::Refusal, source::Source, stream::Broker, verify::Proof};
+use crate::{
+    answer::Refusal,
+    source::{Secrets, Source},
+    stream::Broker,
+    verify::Proof,
+};
 use entry::Entry;
 pub use seal::SealingKey;
 
@@ -32,7 +40,7 @@ const STRANGERS_BYTES: usize = 16 * 1024;
 #[derive(Clone)]
 pub struct Quarantine {
     broker: Broker,
-    key: Option<Arc<SealingKey>>,
+    secrets: watch::Receiver<Arc<Secrets>>,
     permits: Arc<Semaphore>,
 }
 
@@ -40,7 +48,7 @@ pub struct Quarantine {
 pub struct Refused<'r> {
     pub refusal: Refusal,
     pub source: &'r Source,
-    /// The key of the source in the URL, which may be nobody's.
+    /// The key of the source in the URL, which may be nobody's: as it may be shown.
     pub key: &'r str,
     pub stranger: bool,
     pub proof: &'r Proof,
@@ -49,9 +57,8 @@ pub struct Refused<'r> {
 }
 
 impl Quarantine {
-    pub fn new(broker: Broker, key: Option<SealingKey>) -> Self {
-        let permits = Arc::new(Semaphore::new(MAX_IN_FLIGHT));
-        Self { broker, key: key.map(Arc::new), permits }
+    pub fn new(broker: Broker, secrets: watch::Receiver<Arc<Secrets>>) -> Self {
+        Self { broker, secrets, permits: Arc::new(Semaphore::new(MAX_IN_FLIGHT)) }
     }
 
     /// Keeps what can never be accepted as it is. What was only not stored is not refused.
@@ -73,12 +80,13 @@ impl Quarantine {
 
     async fn store(&self, refused: &Refused<'_>) -> Result<(), &'static str> {
         let limit = if refused.stranger { STRANGERS_BYTES } else { usize::MAX };
-        refused.source.quarantines(Entry::size(refused, limit))?;
+        refused.source.quarantines(refused.refusal, Entry::size(refused, limit))?;
         let _permit = self.permits.try_acquire().map_err(|_| "too_many")?;
         if !self.broker.takes_events() {
             return Err("broker_away");
         }
-        let entry = Entry::of(refused, self.key.as_deref(), limit);
+        let secrets = Arc::clone(&self.secrets.borrow());
+        let entry = Entry::of(refused, secrets.quarantine_key.as_ref(), limit);
         let payload = serde_json::to_vec(&entry).map_err(|_| "unwritable")?;
         let subject =
             format!("leadpulse.quarantine.{}.{}", refused.source.key, refused.refusal.reason());

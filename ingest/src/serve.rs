@@ -47,11 +47,11 @@ pub fn run(path: PathBuf) -> Result<()> {
         let stop = shutdown::on_signals().context("signals can't be watched")?;
         let health = Health::new("ingest", metrics);
         let broker = Broker::connect(&config.nats).await?;
-        let (fresh, sources) = watch::channel(Arc::new(secrets.sources));
+        let (fresh, secrets) = watch::channel(Arc::new(secrets));
         let door = Door {
-            sources,
             publisher: Publisher::new(broker.clone(), &config.ingest).await?,
-            quarantine: Quarantine::new(broker.clone(), secrets.quarantine_key),
+            quarantine: Quarantine::new(broker.clone(), secrets.clone()),
+            secrets,
             meters: Meters::new(),
             read_within: config.ingest.read_within,
             room: Room::new(config.ingest.body_memory),

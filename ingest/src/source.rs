@@ -12,7 +12,7 @@ use std::{
 use leadpulse_service::config::{Config, Environment, Unusable, process_environment};
 use metrics::{Counter, counter};
 
-use crate::{quarantine::SealingKey, verify::Verifier};
+use crate::{answer::Refusal, quarantine::SealingKey, verify::Verifier};
 use rate::Rate;
 
 /// One source of webhooks, of one org.
@@ -23,6 +23,7 @@ pub struct Source {
     pub(crate) verifier: Verifier,
     rate: Rate,
     quarantined: Rate,
+    without_body: Rate,
     quarantined_bytes: Rate,
     stored: OnceLock<Counter>,
 }
@@ -30,6 +31,9 @@ pub struct Source {
 /// Refused webhooks of one source that are kept, a second: a flood of rubbish must not push out what is
 /// worth mending. Their bytes have a bound of their own (`ingest.quarantine_kib_per_second`).
 const QUARANTINED_PER_SECOND: u32 = 200;
+/// And of those whose body was not read, which nobody can ever release: anybody can send them, and they must not
+/// crowd out the others.
+const WITHOUT_BODY_PER_SECOND: u32 = 20;
 
 impl Source {
     fn new(org: &str, key: &str, verifier: Verifier, rates: Rates) -> Self {
@@ -40,6 +44,7 @@ impl Source {
             verifier,
             rate: Rate::new(rates.webhooks, now),
             quarantined: Rate::new(QUARANTINED_PER_SECOND, now),
+            without_body: Rate::new(WITHOUT_BODY_PER_SECOND, now),
             quarantined_bytes: Rate::new(rates.quarantined_bytes, now),
             stored: OnceLock::new(),
         }
@@ -56,10 +61,10 @@ impl Source {
     }
 
     /// One more refused webhook of this source may be kept, with so many bytes.
-    pub(crate) fn quarantines(&self, bytes: usize) -> Result<(), &'static str> {
+    pub(crate) fn quarantines(&self, refusal: Refusal, bytes: usize) -> Result<(), &'static str> {
         let now = Instant::now();
-        let kept = self.quarantined.take(1.0, now);
-        kept.then_some(()).ok_or("too_many")?;
+        let rate = if refusal.body_is_missing() { &self.without_body } else { &self.quarantined };
+        rate.take(1.0, now).then_some(()).ok_or("too_many")?;
         let kept = self.quarantined_bytes.take(bytes as f64, now);
         kept.then_some(()).ok_or("too_many_bytes")
     }
@@ -140,6 +145,15 @@ impl Sources {
             Some(source) => (Arc::clone(source), false),
             None => (Arc::clone(&self.stranger), true),
         }
+    }
+
+    /// What may be shown of a key that nobody has. Whoever has spelt the URL wrongly may have put the token
+    /// there.
+    pub(crate) fn shown(&self, key: &str) -> String {
+        let is_token =
+            |part: &str| self.by_key.values().any(|source| source.verifier.is_proved_by(part));
+        let secret = is_token(key) || key.split('/').any(is_token);
+        if secret { "redacted".to_owned() } else { key.chars().take(63).collect() }
     }
 
     pub fn len(&self) -> usize {

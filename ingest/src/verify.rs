@@ -13,7 +13,7 @@ use axum::http::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use leadpulse_service::config::{Environment, NamedSecret, Problem, Verify};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
 use crate::source::Source;
 
@@ -124,12 +124,23 @@ impl Verifier {
             }
             Verify::Hmac { scheme, .. } => {
                 let mac = hmac::BodyMac::new(&secrets, scheme.clone()).map_err(|_| {
-                    let problem = "this secret is no base64, which Standard Webhooks asks for";
+                    let problem =
+                        "this secret is empty or no base64, which Standard Webhooks asks for";
                     named.iter().map(|named| named.problem(problem)).collect::<Vec<_>>()
                 })?;
                 Self::Hmac(mac)
             }
-            Verify::Token { .. } => Self::Token(token::PathToken::new(&secrets)),
+            Verify::Token { .. } => {
+                let short = |secret: &Secret| secret.secret.expose_secret().len() < token::SHORTEST;
+                let guessable = named.iter().zip(&secrets).filter(|(_, secret)| short(secret));
+                let problem = format!("this token has fewer than {} characters", token::SHORTEST);
+                let problems: Vec<_> =
+                    guessable.map(|(named, _)| named.problem(problem.clone())).collect();
+                if !problems.is_empty() {
+                    return Err(problems);
+                }
+                Self::Token(token::PathToken::new(&secrets))
+            }
         })
     }
 
@@ -146,6 +157,14 @@ impl Verifier {
         match self {
             Self::Hmac(mac) => mac.headers(),
             Self::Jwt(_) | Self::Token(_) => Vec::new(),
+        }
+    }
+
+    /// Is this text the token that would prove the sender?
+    pub(crate) fn is_proved_by(&self, text: &str) -> bool {
+        match self {
+            Self::Token(tokens) => tokens.knows(text),
+            Self::Jwt(_) | Self::Hmac(_) => false,
         }
     }
 
@@ -198,5 +217,23 @@ impl<K> Keyed<K> {
 impl<K> fmt::Debug for Keyed<K> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "secret `{}`", self.label)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use leadpulse_service::config::Config;
+
+    use crate::source::Sources;
+
+    #[test]
+    fn a_token_that_can_be_guessed_is_refused_at_its_place() {
+        let text = "[[orgs]]\nid='demo'\n[[orgs.sources]]\nkey='crm'\nverify='token'\n\
+                    secrets=[{label='x',secret='env:TOKEN'}]";
+        let config = Config::parse("leadpulse.toml", text, &|_| None).unwrap();
+        let resolve = |token: &str| Sources::resolve(&config, &|_| Some(token.to_owned()));
+        assert!(resolve("0123456789abcdef").is_ok());
+        let said = resolve("0123456789abcde").unwrap_err().to_string();
+        assert!(said.contains("leadpulse.toml:6") && said.contains("fewer than 16"), "{said}");
     }
 }

@@ -48,7 +48,7 @@ enum Done {
 
 /// A webhook on its way through.
 struct Webhook {
-    /// The key in the URL.
+    /// The key in the URL, as it may be shown.
     key: String,
     source: Arc<Source>,
     /// Nobody has this key; the source only takes the time that a real one takes.
@@ -71,15 +71,22 @@ where
     let _counted = InFlight::count(door.meters.in_flight.clone());
     let (parts, body) = request.into_parts();
     let Address { source: key, token } = address;
-    let (source, stranger) = door.sources.borrow().of(&key);
+    let (source, key, stranger) = {
+        let secrets = door.secrets.borrow();
+        let (source, stranger) = secrets.sources.of(&key);
+        (source, if stranger { secrets.sources.shown(&key) } else { key }, stranger)
+    };
     let trace = TraceContext::continue_or_start(text(&parts.headers, TRACEPARENT));
     let proof = Proof::new(parts.headers, token.as_deref());
     let (body_read, room) = (Bytes::new(), door.room.for_one());
     let mut webhook =
         Webhook { key, source, stranger, proof, body: body_read, read_at: began, room, trace };
-    let outcome = match parts.method {
-        Method::POST => webhook.take(door, body).await,
-        _ => Err(Refusal::Method),
+    let outcome = match check_head(&parts.method, &webhook.proof.headers) {
+        Ok(()) => webhook.take(door, body).await,
+        Err(refusal) => {
+            body::discard(body).await;
+            Err(refusal)
+        }
     };
     if let Err(refusal) = outcome {
         door.quarantine.keep(webhook.refused(refusal)).await;
@@ -101,7 +108,6 @@ impl Webhook {
     where
         B: HttpBody<Data = Bytes> + Unpin,
     {
-        check_head(&self.proof.headers)?;
         self.body = body::read(body, door.read_within, &door.room, &mut self.room).await?;
         self.read_at = Instant::now();
         let received_at = Utc::now();
@@ -148,7 +154,10 @@ async fn next_beat(since: Instant) {
 }
 
 /// What can be said before the body is read.
-fn check_head(headers: &HeaderMap) -> Result<(), Refusal> {
+fn check_head(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    if method != Method::POST {
+        return Err(Refusal::Method);
+    }
     // Bodies are kept byte for byte and verified as they come: nothing is unpacked here.
     let plain = headers
         .get_all(header::CONTENT_ENCODING)

@@ -397,6 +397,18 @@ lost = [1, 2.5]
     }
 
     #[test]
+    fn a_header_that_holds_credentials_signs_no_body() {
+        for key in ["header", "timestamp_header"] {
+            let source = format!(
+                "[[orgs]]\nid='demo'\n[[orgs.sources]]\nkey='x'\nverify='hmac'\n{key}='Authorization'\n\
+                 secrets=[{{label='x',secret='env:S'}}]"
+            );
+            let found = problems(&source, &|_| None);
+            assert!(found[0].contains("`authorization` holds credentials"), "{found:?}");
+        }
+    }
+
+    #[test]
     fn an_address_for_operators_is_another_one() {
         let with = |admin: &str| {
             format!("[ingest]\nlisten = '127.0.0.1:80'\nadmin_listen = '{admin}'\n{GOOD}")

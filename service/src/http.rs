@@ -1,6 +1,7 @@
 //! HTTP connections with a bound on everything: how many, how long a header may take, how long the end
 //! may last. (`axum::serve` has no header time-out and waits for half-sent requests when it drains.)
 
+mod files;
 mod socket;
 mod timer;
 
@@ -70,6 +71,7 @@ where
 {
     let address = listener.local_addr()?;
     info!(addr = %address, "listening");
+    files::make_room_for(limits.connections);
     let permits = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut builder = http1::Builder::new();

@@ -9,6 +9,9 @@ use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, util::SubscriberI
 
 use crate::config::{Log, LogFormat};
 
+/// Below this level async-nats writes the servers' addresses as they were given, passwords included.
+const NATS_ADDRESSES: &str = "async_nats::connector=info";
+
 const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// From 100 µs to 10 s: a cache hit and a catch-up commit fit in one picture.
@@ -22,6 +25,7 @@ const COUNTS: &[f64] =
 /// Logs go to stderr: stdout is for data.
 pub fn init(log: &Log) -> Result<()> {
     let filter = EnvFilter::try_new(&log.level).context("the log level is no filter")?;
+    let filter = filter.add_directive(NATS_ADDRESSES.parse()?);
     let registry = tracing_subscriber::registry().with(filter);
     match log.format {
         LogFormat::Json => {

@@ -146,13 +146,13 @@ async fn miss(
     for _ in 0..rounds.max(1) {
         calm.push(half.run(kind.misses(keys)).await);
     }
-    let refused = calm.iter().map(Figures::refused).collect::<Vec<_>>().join(", ");
+    let refused: usize = calm.iter().map(Figures::refused_count).sum();
     vec![
         kind.name.to_owned(),
         alone.spread(),
         per_second(full.answered()),
         middle(&mut calm),
-        format!("{}; {refused}", full.refused()),
+        format!("{}, {refused}", full.refused()),
     ]
 }
 

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tests::{
     door::{Door, DoorSetup, start_nats},
     harness::{PATIENCE, wait_until},
@@ -42,7 +43,7 @@ fn assert_all_stored(answers: Vec<JoinHandle<RawAnswer>>) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn beyond_max_in_flight_a_webhook_is_shed_at_once_and_those_in_flight_are_stored() {
-    let bounds = "max_in_flight = 4\nanswer_within_ms = 5000";
+    let bounds = "max_in_flight = 4\nanswer_within_ms = 4900";
     let (door, _nats, proxy, _scratch) = behind_a_proxy(bounds).await;
     proxy.set(Weather::Frozen);
     let in_flight = send_at_once(&door, 4);
@@ -66,7 +67,7 @@ async fn beyond_max_in_flight_a_webhook_is_shed_at_once_and_those_in_flight_are_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_sent_again_stands_in_the_stream_once() {
-    let (door, _nats, proxy, _scratch) = behind_a_proxy("answer_within_ms = 5000").await;
+    let (door, _nats, proxy, _scratch) = behind_a_proxy("answer_within_ms = 4900").await;
     assert_eq!(door.metric("ingest_publish_resends_total", &[]), 0.0);
     proxy.set(Weather::Frozen);
     let in_flight = send_at_once(&door, 8);
@@ -203,4 +204,19 @@ async fn a_thousand_half_open_connections_do_not_slow_a_good_client() {
     });
     assert!(half_open.iter().all(Connection::is_waiting), "they were not half-open all the time");
     assert!(!slowed, "a good client is slowed to less than half");
+}
+
+/// The soft limit of many systems is far below `ingest.max_connections`.
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_connections_are_let_in_as_are_allowed_whatever_the_soft_limit_of_files() {
+    let usual = getrlimit(Resource::Nofile);
+    // What is started now has it, too.
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), ..usual }).unwrap();
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    setrlimit(Resource::Nofile, usual).unwrap();
+    let open: Vec<Connection> =
+        (0..600).map(|_| Connection::open(&door.address()).unwrap()).collect();
+    assert_eq!(door.send(&[&signed(&event(1))]).status, 200);
+    assert_eq!(open.len(), 600);
+    assert!(!door.ingest.log_text().contains("accept failed"));
 }

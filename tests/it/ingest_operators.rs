@@ -108,6 +108,85 @@ fn by_mac(signatures: &[&str], body: &[u8]) -> Vec<u8> {
     post("/webhooks/monday/by-mac", &headers, body)
 }
 
+/// Refuses an event for a wrong secret, under this other setting too, and gives what a release says then.
+async fn released_after(door: &Door, (from, to): (&str, &str)) -> String {
+    let right = r#"secret = "env:TEST_SIGNING_SECRET""#;
+    let wrong = r#"secret = "env:TEST_MAC_SECRET""#;
+    let read_again = || door.metric("ingest_reloads_total", &[("outcome", "done")]);
+    door.edit(from, to);
+    door.edit(right, wrong);
+    wait_until("both are read", PATIENCE, async || {
+        let event = signed(br#"{"event":{"type":"x","n":0}}"#);
+        read_again() >= 1.0 && door.send(&[&event]).status == 401
+    })
+    .await;
+    let reads = read_again();
+    assert_eq!(door.send(&[&signed(br#"{"event":{"type":"x","n":1}}"#)]).status, 401);
+    door.edit(wrong, right);
+    wait_until("the right secret is read", PATIENCE, async || read_again() > reads).await;
+    said(&door.run(&["quarantine", "release"]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_of_the_quarantine_counts_from_the_next_reload_on() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let key = |name: &str| format!("quarantine_key = \"env:{name}\"");
+    let (old, new) = (key("TEST_QUARANTINE_KEY"), key("TEST_TOKEN"));
+    let done = released_after(&door, (&old, &new)).await;
+    assert!(done.contains("0 still refused, 0 not stored"), "{done}");
+    assert_eq!(door.messages("LEADPULSE_EVENTS").await.len(), 2);
+
+    assert_eq!(door.send(&[&signed(b"{}")]).status, 400);
+    door.edit(&new, &old);
+    let done = said(&door.run(&["quarantine", "release"]));
+    assert!(done.contains("sealed under another `ingest.quarantine_key`"), "{done}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_key_no_proof_is_kept_and_a_release_says_so() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let key = r#"quarantine_key = "env:TEST_QUARANTINE_KEY""#;
+    let done = released_after(&door, (key, "")).await;
+    assert!(done.contains("set `ingest.quarantine_key` to keep proofs sealed"), "{done}");
+    assert!(done.contains("0 released"), "{done}");
+    let entries = door.messages("LEADPULSE_QUARANTINE").await;
+    assert!(entries.values().all(|entry| entry.text.contains(r#""sealed":null"#)), "{entries:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_for_one_org_is_not_released_for_another() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let event = br#"{"event":{"type":"x"}}"#;
+    let right = r#"secret = "env:TEST_MAC_SECRET""#;
+    door.edit(right, r#"secret = "env:TEST_TOKEN""#);
+    wait_until("the wrong secret is read", PATIENCE, async || {
+        door.send(&[&by_mac(&[&mac_of(event)], event)]).status == 401
+    })
+    .await;
+    door.edit(r#"secret = "env:TEST_TOKEN""#, right);
+    door.edit(r#"id = "demo""#, r#"id = "another""#);
+    let done = said(&door.run(&["quarantine", "release"]));
+    assert!(done.contains("it came for the org `demo`; its source is of `another` now"), "{done}");
+    assert!(door.messages("LEADPULSE_EVENTS").await.len() <= 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_entry_that_can_not_be_read_keeps_the_others_from_nobody() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let nats = async_nats::connect(door.nats_url.as_str()).await.unwrap();
+    let jetstream = async_nats::jetstream::new(nats);
+    for rubbish in ["rubbish", r#"{"v":99}"#] {
+        let published = jetstream.publish("leadpulse.quarantine.x.rubbish", rubbish.into()).await;
+        published.unwrap().await.unwrap();
+    }
+    assert_eq!(door.send(&[&signed(b"{}")]).status, 400);
+    let listed = door.run(&["quarantine", "list"]);
+    assert_eq!(listed.status.code(), Some(1));
+    let listed = said(&listed);
+    assert!(listed.contains("not_an_event") && listed.contains("1: left out"), "{listed}");
+    assert!(listed.contains("a newer version of ingest has written it"), "{listed}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_operators_want_to_know_can_have_an_address_of_its_own() {
     let ingest = "admin_listen = \"127.0.0.1:0\"".to_owned();

@@ -59,6 +59,54 @@ async fn a_promise_that_is_broken_after_the_start_is_a_503_until_it_is_kept_agai
     assert_eq!(door.metric("ingest_streams_lost_total", &[]), 0.0, "it is the stream of before");
 }
 
+/// Another stream takes the events, so that ours can't be made: what it acknowledges, no projector reads.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_stream_takes_is_no_200() {
+    let foreign = Config {
+        name: "OTHER".to_owned(),
+        subjects: vec![streams::EVENTS_SUBJECTS.to_owned()],
+        ..Config::default()
+    };
+    let scratch = Scratch::new("foreign").unwrap();
+    let nats = start_nats_with(scratch.path(), &NatsOptions::default()).unwrap();
+    jetstream_of(nats.url()).await.create_stream(foreign).await.unwrap();
+    let nats_url = Some(nats.url().to_owned());
+    let door = Door::start(DoorSetup { nats_url, no_nats: true, ..DoorSetup::default() }).await;
+    let refused = door.send(&[&signed(br#"{"event":{"type":"x"}}"#)]);
+    assert_eq!((refused.status, refused.body.as_str()), (503, ""), "{refused:?}");
+    assert!(!door.is_ready());
+    let of_reason = &[("reason", "foreign_stream")];
+    assert_eq!(door.metric("ingest_webhooks_total", of_reason), 1.0);
+}
+
+/// A release is a publish: it takes no broker that the service would not.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_released_to_a_broker_that_breaks_a_promise() {
+    let nats = "require = [\"duplicates\"]".to_owned();
+    let door = Door::start(DoorSetup { nats, ..DoorSetup::default() }).await.ready().await;
+    set_duplicate_window(&door, Duration::from_secs(60)).await;
+    let release = door.run(&["quarantine", "release"]);
+    assert_eq!(release.status.code(), Some(1));
+    let release = said(&release);
+    assert!(release.contains("breaks a promise") && release.contains("duplicates"), "{release}");
+    set_duplicate_window(&door, Duration::from_secs(45 * 60)).await;
+    assert_eq!(door.run(&["quarantine", "release"]).status.code(), Some(0));
+}
+
+/// The password in the address of NATS, at the level at which everybody says everything.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_password_of_the_broker_is_in_no_log() {
+    let scratch = Scratch::new("password").unwrap();
+    let nats = start_nats_with(scratch.path(), &NatsOptions::default()).unwrap();
+    let nats_url = Some(nats.url().replace("nats://", "nats://ingest:hunter2@"));
+    let setup = DoorSetup { nats_url, no_nats: true, ..DoorSetup::default() };
+    let door = Door::start_with(setup, &[("LEADPULSE_LOG_LEVEL", "trace")]).await.ready().await;
+    assert_eq!(door.send(&[&signed(br#"{"event":{"type":"x"}}"#)]).status, 200);
+    let log = door.ingest.log_text();
+    assert!(log.contains("TRACE") && !log.contains("hunter2"), "the log shows it");
+    super::hostile::assert_no_secret_in("the log", &log);
+}
+
 async fn assert_not_kept(door: &Door) {
     wait_until("the broken promise is seen", PATIENCE, async || {
         door.get("/health/detailed").body.contains("duplicates: ") && !door.is_ready()

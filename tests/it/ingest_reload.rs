@@ -86,7 +86,7 @@ async fn a_secret_that_is_missing_is_waited_for_while_the_old_ones_stay() {
     })
     .await;
     assert_eq!(door.send(&[&by_token(&event(1))]).status, 200, "the old token counts");
-    write_secret(&door, "another token");
+    write_secret(&door, "another token of a source");
     wait_for_reload(&door, 1.0).await;
     assert_eq!(door.send(&[&by_token(&event(2))]).status, 401);
 }

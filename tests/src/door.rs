@@ -52,6 +52,11 @@ pub struct Message {
 
 impl Door {
     pub async fn start(setup: DoorSetup) -> Self {
+        Self::start_with(setup, &[]).await
+    }
+
+    /// With more variables in its environment.
+    pub async fn start_with(setup: DoorSetup, variables: &[(&str, &str)]) -> Self {
         let scratch = Scratch::new("door").expect("a folder");
         let nats = (!setup.no_nats).then(|| start_nats(scratch.path()).expect("a NATS server"));
         let direct = nats.as_ref().map(|nats| nats.url().to_owned());
@@ -67,8 +72,10 @@ impl Door {
             ("TEST_STANDARD_SECRET", STANDARD_SECRET.to_owned()),
             ("TEST_QUARANTINE_KEY", "quarantine-key".to_owned()),
         ]
+        .into_iter()
+        .chain(variables.iter().map(|(name, value)| (*name, (*value).to_owned())))
         .map(|(name, value)| (name.to_owned(), value))
-        .to_vec();
+        .collect::<Vec<_>>();
         let ingest = Service::start("ingest", scratch.path(), &environment).expect("ingest starts");
         let nats_url = direct.unwrap_or(nats_url);
         Self { ingest, nats, nats_url, environment, scratch }

@@ -20,8 +20,9 @@ fn verified(body: &[u8]) -> Verified {
     let config = "[[orgs]]\nid='demo'\n[[orgs.sources]]\nkey='crm'\nverify='token'\n\
                   secrets=[{label='x',secret='env:TOKEN'}]";
     let config = Config::parse("leadpulse.toml", config, &|_| None).unwrap();
-    let source = Sources::resolve(&config, &|_| Some("the-token".into())).unwrap().of("crm").0;
-    let proof = Proof::new(HeaderMap::new(), Some("the-token"));
+    let source =
+        Sources::resolve(&config, &|_| Some("the-token-of-the-source".into())).unwrap().of("crm").0;
+    let proof = Proof::new(HeaderMap::new(), Some("the-token-of-the-source"));
     let body = Bytes::copy_from_slice(body);
     Unverified { source, body, received_at: at(RECEIVED), proof: &proof }.verify().unwrap()
 }

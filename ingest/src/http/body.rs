@@ -136,7 +136,7 @@ async fn read_kept(
 }
 
 /// Reads on for a while without keeping anything.
-async fn discard(mut body: impl HttpBody<Data = Bytes> + Unpin) {
+pub async fn discard(mut body: impl HttpBody<Data = Bytes> + Unpin) {
     let reading = async {
         let mut left = DISCARD_BYTES;
         while let Some(Ok(frame)) = body.frame().await {

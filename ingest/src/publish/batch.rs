@@ -9,6 +9,7 @@ use async_nats::{
 };
 use bytes::Bytes;
 use futures_util::{StreamExt, stream::ReadyChunks};
+use leadpulse_nats::streams::EVENTS;
 use serde::Deserialize;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -37,6 +38,8 @@ pub(super) enum Answer {
     Refused(jetstream::Error),
     /// Nobody listens on the subject.
     NoStream,
+    /// A stream that is not the one of record has taken it.
+    ForeignStream,
     /// The broker takes no message of this size.
     TooLarge,
     /// It was not sent.
@@ -167,8 +170,9 @@ impl Task {
 
 /// `{"stream":…,"seq":…,"duplicate":…}` or `{"error":{…}}`.
 #[derive(Deserialize)]
-struct Acknowledgement {
+struct Acknowledgement<'m> {
     error: Option<jetstream::Error>,
+    stream: Option<&'m str>,
     seq: Option<u64>,
     #[serde(default)]
     duplicate: bool,
@@ -180,9 +184,10 @@ fn read(message: &Message) -> Option<Answer> {
     }
     match serde_json::from_slice(&message.payload).ok()? {
         Acknowledgement { error: Some(error), .. } => Some(Answer::Refused(error)),
-        Acknowledgement { seq: Some(seq), duplicate, .. } => {
+        Acknowledgement { stream: Some(EVENTS), seq: Some(seq), duplicate, .. } => {
             Some(Answer::Stored { seq, duplicate })
         }
+        Acknowledgement { stream: Some(_), seq: Some(_), .. } => Some(Answer::ForeignStream),
         Acknowledgement { .. } => None,
     }
 }

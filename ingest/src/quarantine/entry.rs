@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
@@ -65,7 +65,7 @@ impl Entry {
             reason: refusal.reason().to_owned(),
             status: refusal.status().as_u16(),
             org: known.map(|source| source.org.clone()),
-            source: refused.key.chars().take(63).collect(),
+            source: refused.key.to_owned(),
             received_at: Utc::now(),
             trace_id: refused.trace.trace_id_hex(),
             headers: redacted(&proof.headers),
@@ -75,6 +75,16 @@ impl Entry {
             body: STANDARD.encode(kept),
             truncated: kept.len() < body.len() || refusal.body_is_missing(),
         }
+    }
+
+    pub fn read(payload: &[u8]) -> Result<Self> {
+        #[derive(Deserialize)]
+        struct Version {
+            v: u8,
+        }
+        let Version { v } = serde_json::from_slice(payload).context("it is no entry")?;
+        ensure!(v <= VERSION, "a newer version of ingest has written it");
+        serde_json::from_slice(payload).context("it is no entry")
     }
 
     /// An entry of before kept of two proofs one; that there were two is all that was wrong with some.

@@ -90,12 +90,19 @@ fn verify_again(
     if stranger {
         return Err("no source has this key".to_owned());
     }
+    if let Some(org) = entry.org.as_ref().filter(|org| **org != source.org) {
+        return Err(format!("it came for the org `{org}`; its source is of `{}` now", source.org));
+    }
     let body = entry.body().map_err(|error| error.to_string())?.into();
     let proof = entry.proof(key);
     let unverified = Unverified { source, body, received_at: entry.received_at, proof: &proof };
     let verified = unverified.verify().map_err(|rejected| match (rejected, &entry.sealed) {
         (Rejected::Missing, None) => {
             "its proof was not kept; set `ingest.quarantine_key` to keep proofs sealed".to_owned()
+        }
+        (Rejected::Missing, Some(_)) => {
+            "its proof was sealed under another `ingest.quarantine_key`, or there was none"
+                .to_owned()
         }
         (rejected, _) => rejected.to_string(),
     })?;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use async_nats::jetstream::{
     self,
     consumer::{DeliverPolicy, pull::OrderedConfig},
@@ -54,20 +54,37 @@ pub(super) async fn each(
     filter: &Filter,
     mut visit: impl AsyncFnMut(u64, Entry) -> Result<()>,
 ) -> Result<()> {
-    let mut left = stream.get_info().await?.state.messages;
+    if stream.get_info().await?.state.messages == 0 {
+        return Ok(());
+    }
     let all = OrderedConfig { deliver_policy: DeliverPolicy::All, ..OrderedConfig::default() };
     let mut messages = stream.create_consumer(all).await?.messages().await?;
-    while left > 0 {
-        let next = timeout(WITHIN, messages.next()).await.context("NATS does not answer")?;
+    let mut unreadable = 0_u64;
+    let mut seen = 0;
+    loop {
+        let Ok(next) = timeout(WITHIN, messages.next()).await else {
+            // What was there may have expired meanwhile.
+            let now =
+                timeout(WITHIN, stream.get_info()).await.context("NATS does not answer")??;
+            ensure!(now.state.messages == 0 || now.state.last_sequence <= seen, "NATS is too slow");
+            break;
+        };
         let message = next.context("the quarantine ended early")??;
-        let seq = message.info().map_err(anyhow::Error::from_boxed)?.stream_sequence;
-        left -= 1;
-        let entry: Entry = serde_json::from_slice(&message.payload)
-            .with_context(|| format!("the entry {seq} can't be read"))?;
-        if filter.means(&entry) {
-            visit(seq, entry).await?;
+        let info = message.info().map_err(anyhow::Error::from_boxed)?;
+        seen = info.stream_sequence;
+        match Entry::read(&message.payload) {
+            Ok(entry) if filter.means(&entry) => visit(seen, entry).await?,
+            Ok(_) => {}
+            Err(error) => {
+                unreadable += 1;
+                eprintln!("{seen}: left out, it can't be read: {error:#}");
+            }
+        }
+        if info.pending == 0 {
+            break;
         }
     }
+    ensure!(unreadable == 0, "{unreadable} entries can't be read; all others were");
     Ok(())
 }
 
@@ -115,7 +132,7 @@ pub async fn show(jetstream: &jetstream::Context, seq: u64) -> Result<()> {
     let Ok(message) = stream.get_raw_message(seq).await else {
         bail!("there is no entry {seq}; `ingest quarantine list` shows what there is");
     };
-    let entry: Entry = serde_json::from_slice(&message.payload)?;
+    let entry = Entry::read(&message.payload)?;
     let body = String::from_utf8_lossy(&entry.body()?).into_owned();
     let mut shown = serde_json::to_value(&entry)?;
     shown["body"] = body.into();

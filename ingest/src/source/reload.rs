@@ -19,7 +19,7 @@ use tokio::{
 };
 use tracing::{error, info};
 
-use super::{Secrets, Sources};
+use super::Secrets;
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
@@ -56,8 +56,8 @@ pub fn read(path: &Path) -> (Files, Result<(Config, Secrets), Unusable>) {
     (files, secrets.map(|secrets| (config, secrets)))
 }
 
-/// Watches for ever; what it reads goes to `sources`. `files` are those of the last reading.
-pub async fn keep_fresh(path: PathBuf, mut files: Files, sources: watch::Sender<Arc<Sources>>) {
+/// Watches for ever; what it reads goes to `secrets`. `files` are those of the last reading.
+pub async fn keep_fresh(path: PathBuf, mut files: Files, secrets: watch::Sender<Arc<Secrets>>) {
     let Ok(mut hangup) = signal(SignalKind::hangup()) else {
         error!("SIGHUP can't be watched; sources are as they were at the start");
         return;
@@ -75,9 +75,10 @@ pub async fn keep_fresh(path: PathBuf, mut files: Files, sources: watch::Sender<
         let Ok(Some((seen, read))) = look.await else { continue };
         files = seen;
         match read {
-            Ok((_, Secrets { sources: fresh, .. })) => {
-                info!(cause, sources = fresh.len(), "sources and secrets were read again");
-                sources.send_replace(Arc::new(fresh));
+            Ok((_, fresh)) => {
+                let sources = fresh.sources.len();
+                info!(cause, sources, "sources and secrets were read again");
+                secrets.send_replace(Arc::new(fresh));
                 counter!("ingest_reloads_total", "outcome" => "done").increment(1);
             }
             Err(problems) => {
@@ -88,11 +89,11 @@ pub async fn keep_fresh(path: PathBuf, mut files: Files, sources: watch::Sender<
     }
 }
 
-/// Every file that holds a secret of a source.
+/// Every file that holds a secret of a source, or the key of the quarantine.
 fn secret_files(config: &Config) -> impl Iterator<Item = &Path> {
     let sources = config.orgs.iter().flat_map(|org| &org.sources);
-    let secrets = sources.flat_map(|source| source.verify.secrets());
-    secrets.filter_map(|named| match &named.secret {
+    let secrets = sources.flat_map(|source| source.verify.secrets()).map(|named| &named.secret);
+    secrets.chain(&config.ingest.quarantine_key).filter_map(|secret| match secret {
         SecretRef::File(file) => Some(file.as_path()),
         SecretRef::Env(_) => None,
     })

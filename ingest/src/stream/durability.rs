@@ -1,7 +1,11 @@
 //! What the record is promised to be, against what the server says that it has. An old server drops
 //! settings that it does not know without a word, so every setting is read back.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    fmt,
+    time::Duration,
+};
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy, PersistenceMode, StorageType};
 use leadpulse_service::config::Promise;
@@ -55,8 +59,11 @@ pub(crate) fn findings(seen: &Seen<'_>) -> Vec<Finding> {
 fn fault(promise: Promise, seen: &Seen<'_>) -> Option<String> {
     let got = seen.got;
     match promise {
-        Promise::Version => (version(seen.version)? < OLDEST)
-            .then(|| format!("nats-server {} is older than 2.10", seen.version)),
+        Promise::Version => match version(seen.version) {
+            Some(version) => (version < OLDEST)
+                .then(|| format!("nats-server {} is older than 2.10", seen.version)),
+            None => Some(format!("`{}` is no version of a nats-server", seen.version)),
+        },
         Promise::Settings => {
             let drift = drift(seen.asked, got);
             (!drift.is_empty()).then(|| drift.join("; "))
@@ -132,22 +139,40 @@ pub(crate) fn fact(summary: &str, findings: &[Finding]) -> Value {
     json!({ "summary": summary, "broken_promises": faults })
 }
 
-/// What was asked for and is not so, setting by setting.
+/// What is not as it was asked for, setting by setting: also what nobody asked for.
 pub(crate) fn drift(asked: &Config, got: &Config) -> Vec<String> {
     let (asked, got) = (settings(asked), settings(got));
-    asked
-        .iter()
-        .filter(|(name, wanted)| got.get(*name) != Some(wanted))
-        .map(|(name, wanted)| {
-            let found = got.get(name).unwrap_or(&Value::Null);
-            format!("`{name}` is {found} instead of {wanted}")
+    let names: BTreeSet<&String> = asked.keys().chain(got.keys()).collect();
+    let of =
+        |settings: &Map<String, Value>, name| settings.get(name).cloned().unwrap_or(Value::Null);
+    names
+        .into_iter()
+        .map(|name| (name, of(&asked, name), of(&got, name)))
+        .filter(|(_, wanted, found)| found != wanted && !(is_default(found) && wanted.is_null()))
+        .map(|(name, wanted, found)| match wanted {
+            Value::Null => format!("`{name}` is {found}, which nobody asked for"),
+            wanted => format!("`{name}` is {found} instead of {wanted}"),
         })
         .collect()
 }
 
+/// A server tells some settings that it was not asked for as they are by themselves.
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Bool(on) => !on,
+        Value::Number(number) => number.as_i64().is_some_and(|number| number <= 0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(list) => list.is_empty(),
+        Value::Object(fields) => fields.values().all(is_default),
+        Value::Null => true,
+    }
+}
+
 fn settings(config: &Config) -> Map<String, Value> {
     // A server says nothing of the usual mode, and nobody asks for it by name.
-    let config = Config { persist_mode: Some(persistence(config)), ..config.clone() };
+    // What it notes down of itself is no setting.
+    let persist_mode = Some(persistence(config));
+    let config = Config { persist_mode, metadata: HashMap::new(), ..config.clone() };
     match serde_json::to_value(config) {
         Ok(Value::Object(settings)) => settings.into_iter().filter(|(_, v)| !v.is_null()).collect(),
         _ => Map::new(),

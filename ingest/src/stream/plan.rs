@@ -31,10 +31,11 @@ pub async fn run(config: &config::Nats, apply: bool, yes: bool) -> Result<()> {
         .context("NATS does not answer")?
         .context("NATS can't be reached; is `nats.url` right?")?;
     let jetstream = jetstream::new(client);
-    let mut pending = false;
+    let (mut pending, mut differs) = (false, false);
     for definition in super::definitions(config)? {
         let name = &definition.name;
         let step = step(&jetstream, &definition).await?;
+        differs |= matches!(step, Step::Change(_));
         match &step {
             Step::Nothing => println!("{name}: as defined"),
             Step::Create => println!("{name}: missing, to be created"),
@@ -60,7 +61,8 @@ pub async fn run(config: &config::Nats, apply: bool, yes: bool) -> Result<()> {
         }
     }
     if pending {
-        println!("nothing was changed; `ingest streams apply` does it");
+        let yes = if differs { " --yes" } else { "" };
+        println!("nothing was changed; `ingest streams apply{yes}` does it");
     }
     Ok(())
 }

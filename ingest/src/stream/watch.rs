@@ -8,7 +8,10 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Config;
-use leadpulse_service::health::{Dependency, Health, Need};
+use leadpulse_service::{
+    config::Promise,
+    health::{Dependency, Health, Need},
+};
 use tokio::{
     sync::watch as latest,
     time::{sleep, timeout},
@@ -44,6 +47,26 @@ enum Away {
 }
 
 impl Broker {
+    /// Which of the promises the server breaks that is there now, for a command that publishes.
+    pub(crate) async fn check(&self, required: &[Promise]) -> Result<(), BrokenPromise> {
+        if required.is_empty() {
+            return Ok(());
+        }
+        let [asked, _] = &self.definitions;
+        let stream = self.jetstream.get_stream(&asked.name).await;
+        let stream = stream.map_err(|error| BrokenPromise(error.to_string()))?;
+        let server = self.client.server_info();
+        let sync = match &self.config.monitor {
+            Some(address) => monitor::ask(address, &server).await.ok(),
+            None => None,
+        };
+        let got = &stream.cached_info().config;
+        let seen =
+            Seen { version: &server.version, max_payload: server.max_payload, asked, got, sync };
+        let broken = broken(&durability::findings(&seen), required);
+        broken.map_or(Ok(()), |broken| Err(BrokenPromise(broken)))
+    }
+
     /// Keeps the health of the broker up to date, for ever; ends only if the first server that is met
     /// breaks a required promise.
     pub async fn watch(self, health: Health) -> BrokenPromise {
@@ -166,7 +189,7 @@ impl Watch<'_> {
     /// A server keeps its answer for as long as it runs, so it is asked once.
     async fn ask_for_sync(&mut self) {
         let (None, Some(address)) = (self.sync, &self.broker.config.monitor) else { return };
-        match monitor::ask(address).await {
+        match monitor::ask(address, &self.broker.client.server_info()).await {
             Ok(sync) => self.sync = Some(sync),
             Err(reason) if self.said.is_none() => {
                 warn!(%reason, "unknown how often the disk is synced");
@@ -196,13 +219,18 @@ impl Watch<'_> {
                 warn!(promise, required, "{finding}");
             }
         }
-        let broken: Vec<_> = found
-            .1
-            .iter()
-            .filter(|finding| finding.fault.is_some() && required(finding))
-            .map(ToString::to_string)
-            .collect();
+        let broken = broken(&found.1, &self.broker.config.require);
         self.said = Some(found);
-        if broken.is_empty() { Ok(()) } else { Err(Away::Breaks(broken.join("; "))) }
+        broken.map_or(Ok(()), |broken| Err(Away::Breaks(broken)))
     }
+}
+
+/// The required promises that do not hold, if there are any.
+fn broken(findings: &[Finding], required: &[Promise]) -> Option<String> {
+    let broken: Vec<_> = findings
+        .iter()
+        .filter(|finding| finding.fault.is_some() && required.contains(&finding.promise))
+        .map(ToString::to_string)
+        .collect();
+    (!broken.is_empty()).then(|| broken.join("; "))
 }

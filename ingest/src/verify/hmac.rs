@@ -38,6 +38,10 @@ impl BodyMac {
                 }
                 (config::Hmac::Header { .. }, _) => text.as_bytes().to_vec(),
             };
+            // Who leaves the rest of `whsec_` out would let in everybody.
+            if key.is_empty() {
+                return Err(NotBase64);
+            }
             let key = Hmac::new_from_slice(&key).map_err(|_| NotBase64)?;
             keys.push(Keyed::new(secret, key));
         }

@@ -44,7 +44,7 @@ pub(super) fn read_ingest(section: Section<'_, '_>) -> Ingest {
     }
     let millis =
         |key, default, bounds| Duration::from_millis(section.number(key, None, default, bounds));
-    let answer_within = millis("answer_within_ms", 4000, 100..=5000);
+    let answer_within = millis("answer_within_ms", 4000, 100..=4900);
     let read_within = millis("read_within_ms", 10_000, 100..=60_000);
     let count = |key, default, most| {
         usize::try_from(section.number(key, None, default, 1..=most)).unwrap_or(usize::MAX)

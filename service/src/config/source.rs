@@ -130,6 +130,8 @@ pub(super) fn read_source(section: Section<'_, '_>, keys: &mut HashSet<String>) 
     Some(Source { key: key?, verify, rate_per_second })
 }
 
+const CREDENTIALS: [&str; 3] = ["authorization", "proxy-authorization", "cookie"];
+
 fn read_hmac(section: &Section<'_, '_>) -> Hmac {
     let tolerance = Duration::from_secs(section.number("tolerance_seconds", None, 300, 1..=86_400));
     let preset = section.get::<String>("preset").and_then(|found| {
@@ -145,10 +147,15 @@ fn read_hmac(section: &Section<'_, '_>) -> Hmac {
         let found = section.get::<String>(key)?;
         section.parsed(key, found, |name| {
             let valid = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_';
-            match !name.is_empty() && name.bytes().all(valid) {
-                true => Ok(name.to_ascii_lowercase()),
-                false => Err(format!("`{name}` is no header's name")),
+            let name = name.to_ascii_lowercase();
+            if name.is_empty() || !name.bytes().all(valid) {
+                return Err(format!("`{name}` is no header's name"));
             }
+            // What proves one body is kept with it in the quarantine; these hold what opens more doors.
+            if CREDENTIALS.contains(&name.as_str()) {
+                return Err(format!("`{name}` holds credentials, no signature of a body"));
+            }
+            Ok(name)
         })
     };
     let encoding = section.get::<String>("encoding").and_then(|found| {

@@ -100,7 +100,11 @@ impl Figures {
 
     /// How many of all were not answered with 200.
     pub(crate) fn refused(&self) -> String {
-        format!("{} of {}", self.times.len() - self.good(), self.times.len())
+        format!("{} of {}", self.refused_count(), self.times.len())
+    }
+
+    pub(crate) fn refused_count(&self) -> usize {
+        self.times.len() - self.good()
     }
 
     /// Had nearly every answer this status, and did it come from there? An answer may end meanwhile.

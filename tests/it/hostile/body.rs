@@ -123,6 +123,10 @@ fn encodings() -> Vec<Case> {
         Case::refused("br", 415, ENCODING, sent("br", "br")),
         Case::refused("deflate", 415, ENCODING, sent("deflate", "deflate")),
         Case::refused("two encodings", 415, ENCODING, sent("two encodings", "identity, gzip")),
+        Case::refused("a large one", 415, ENCODING, {
+            let headers = [("authorization", &*jwt()), ("content-encoding", "gzip")];
+            post("/webhooks/monday/demo-crm", &headers, &vec![b'x'; 1_000_000])
+        }),
         Case::refused("a bomb's name", 415, ENCODING, sent("bomb", "x-gzip")),
         Case::stored("identity", sent("identity", "identity")),
     ]

@@ -12,15 +12,27 @@ pub(super) fn cases() -> Vec<Case> {
     [methods(), heads(), trickles()].concat()
 }
 
-fn bare(line: &str) -> Vec<u8> {
-    format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").into_bytes()
+fn bare(line: &str) -> String {
+    format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")
 }
 
 fn methods() -> Vec<Case> {
     let method = |name, method: &str| {
-        Case::refused(name, 405, METHOD, bare(&format!("{method} /webhooks/monday/demo-crm")))
+        Case::refused(
+            name,
+            405,
+            METHOD,
+            bare(&format!("{method} /webhooks/monday/demo-crm")).into(),
+        )
     };
-    let route = |name, path: &str| Case::aside(name, 404, NO_ROUTE, bare(&format!("POST {path}")));
+    let length = "connection: close\r\ncontent-length: 1000000";
+    let put = [
+        bare("PUT /webhooks/monday/demo-crm").replace("connection: close", length).into_bytes(),
+        vec![b'x'; 1_000_000],
+    ]
+    .concat();
+    let route =
+        |name, path: &str| Case::aside(name, 404, NO_ROUTE, bare(&format!("POST {path}")).into());
     vec![
         method("GET", "GET"),
         method("PUT", "PUT"),
@@ -30,6 +42,7 @@ fn methods() -> Vec<Case> {
         method("HEAD", "HEAD"),
         method("TRACE", "TRACE"),
         method("a method of our own", "STEAL"),
+        Case::refused("a PUT with a body", 405, METHOD, put),
         route("no path", "/"),
         route("no source", "/webhooks/monday/"),
         route("another receiver", "/webhooks/github/demo-crm"),

@@ -96,6 +96,12 @@ fn jwts() -> Vec<Case> {
     ]
 }
 
+/// Somebody has mixed up the parts of the URL: what the quarantine shows must not be the token.
+fn misspelt(name: &'static str, path: &str) -> Case {
+    let request = post(&format!("/webhooks/monday/{path}"), &[], &event(name));
+    Case::refused(name, 404, &[("reason", "unknown_source")], request)
+}
+
 fn headers() -> Vec<Case> {
     let good = jwt();
     let refused = |name, labels, header: &str| {
@@ -136,6 +142,9 @@ fn headers() -> Vec<Case> {
             &[("reason", "unknown_source")],
             post("/webhooks/monday/*.%3e", &[], &event("wild")),
         ),
+        misspelt("a token as a source", TOKEN),
+        misspelt("a token before its source", &format!("{TOKEN}/by-token")),
+        misspelt("a token in its source's segment", &format!("by-token%2F{TOKEN}")),
     ]
 }
 

@@ -32,6 +32,7 @@ fn each_promise_is_broken_by_its_own_setting() {
     assert_eq!(found, []);
     let found = broken(|got| got.compression = None, "2.14.4", always);
     assert_eq!(found, [Promise::Settings]);
+    assert_eq!(broken(|_| (), "a fork of ours", always), [Promise::Version]);
 }
 
 #[test]
@@ -52,4 +53,8 @@ fn drift_names_the_setting_and_both_values() {
     let asked = leadpulse_nats::streams::events(1).unwrap();
     let got = Config { max_messages: 10, ..asked.clone() };
     assert_eq!(drift(&asked, &got), ["`max_msgs` is 10 instead of -1"]);
+    let sealed = Config { sealed: true, ..asked.clone() };
+    assert_eq!(drift(&asked, &sealed), ["`sealed` is true, which nobody asked for"]);
+    let noted = HashMap::from([("_nats.ver".to_owned(), "2.14.4".to_owned())]);
+    assert_eq!(drift(&asked, &Config { metadata: noted, ..asked.clone() }), [""; 0]);
 }

@@ -123,3 +123,13 @@ fn of_several_standard_signatures_one_is_enough() {
     assert_eq!(with(&good.replace("v1,", "v2,")), Err(Rejected::Malformed));
     assert_eq!(with(""), Err(Rejected::Malformed));
 }
+
+/// With an empty key anybody could sign.
+#[test]
+fn a_secret_of_the_preset_that_is_empty_or_no_base64_is_refused() {
+    for text in ["whsec_", "whsec_*", "no base64!"] {
+        let secret = Secret { label: "x".into(), secret: SecretString::from(text), until: None };
+        let scheme = config::Hmac::Standard { tolerance: Duration::from_secs(300) };
+        assert!(BodyMac::new(&[secret], scheme).is_err(), "{text}");
+    }
+}
