@@ -13,7 +13,7 @@ use crate::{db, problem::Problem};
 /// Between two looks, however many wait.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// The highest applied sequence that this process has seen. One look serves all who wait.
+/// The applied sequence that this process has seen last. One look serves all who wait.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
     seen: AtomicI64,
@@ -21,8 +21,10 @@ pub(crate) struct Applied {
 }
 
 impl Applied {
+    /// Also where it is less than before: the position may have gone back, and who asks for more must wait here
+    /// and not over a snapshot. Of two notes that overtake each other, the worse is a look too many.
     pub(crate) fn note(&self, seq: i64) {
-        self.seen.fetch_max(seq, Ordering::Relaxed);
+        self.seen.store(seq, Ordering::Relaxed);
     }
 
     /// Until `asked` is applied, or `deadline`. What is read afterwards still has to be checked: the

@@ -140,7 +140,13 @@ impl Keys {
 
     /// The key, if it is known and neither expired nor revoked.
     async fn good(&self, hash: [u8; 32]) -> Result<Arc<Found>, Problem> {
-        let found = match self.known.get(&hash).await {
+        let known = self.known.get(&hash).await;
+        // A look-up that took long is known for longer than it may be believed.
+        let late = known.iter().flatten().any(|found| found.until <= Instant::now());
+        if late {
+            self.known.invalidate(&hash).await;
+        }
+        let found = match known.filter(|_| !late) {
             Some(found) => found,
             None => {
                 let looked_up = self.known.try_get_with(hash, self.look_up(hash)).await;

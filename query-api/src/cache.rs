@@ -63,6 +63,9 @@ pub(crate) struct HotRead {
     pub(crate) per_second: f64,
 }
 
+/// Bytes of a question that the next process is to know: an index of Postgres has a bound on its own.
+const LONGEST: usize = 1024;
+
 /// Stands in the key of an answer that only some may see.
 const PII: &str = "pii";
 
@@ -145,6 +148,11 @@ impl Cache {
     /// From now on, and for some seconds, old answers serve for longer while they are made anew.
     pub(crate) fn be_lenient(&self) {
         let _ = self.lenient_until.set(db::now() + AT_FIRST);
+    }
+
+    /// From now on Redis may be used: it is known whose answers are put there.
+    pub(crate) fn belongs_to(&self, instance: [u8; 16]) {
+        self.far.belongs_to(instance);
     }
 
     fn grace(&self, now: DateTime<Utc>) -> TimeDelta {
@@ -273,7 +281,7 @@ impl HotRead {
         let question = parts.next()?;
         let cursor = question.split('&').any(|part| part.starts_with("cursor="));
         let times = entry.asked.load(Ordering::Relaxed);
-        if cursor || times == 0 {
+        if cursor || times == 0 || question.len() > LONGEST {
             return None;
         }
         let seconds = (now - entry.at).as_seconds_f64().max(1.0);

@@ -34,25 +34,34 @@ const MESSAGES: Duration = Duration::from_secs(2);
 const AT_ONCE: usize = 32;
 
 /// The stream of record, seen from here: how far it is, and single messages of it.
-pub(crate) struct Head(jetstream::Context);
+pub(crate) struct Head {
+    client: async_nats::Client,
+    jetstream: jetstream::Context,
+}
 
 impl Head {
     /// Connects in the background, now or whenever NATS is there.
     pub(crate) async fn connect(url: &str) -> Result<Self, async_nats::ConnectError> {
         let options = async_nats::ConnectOptions::new().name("leadpulse query-api");
         let client = options.retry_on_initial_connect().connect(url).await?;
-        Ok(Self(jetstream::new(client)))
+        Ok(Self { jetstream: jetstream::new(client.clone()), client })
     }
 
     pub(crate) fn jetstream(&self) -> jetstream::Context {
-        self.0.clone()
+        self.jetstream.clone()
+    }
+
+    /// The version of the server, while there is a connection.
+    pub(crate) fn server(&self) -> Option<String> {
+        let connected = self.client.connection_state() == async_nats::connection::State::Connected;
+        connected.then(|| self.client.server_info().version)
     }
 
     /// The last sequence, and when the first event after `applied` came.
     async fn look(&self, applied: i64) -> Option<(u64, Option<DateTime<Utc>>)> {
         let applied = u64::try_from(applied).ok()?;
         let looked = timeout(HEAD, async {
-            let stream: Stream = self.0.get_stream(EVENTS).await.ok()?;
+            let stream: Stream = self.jetstream.get_stream(EVENTS).await.ok()?;
             let last = stream.cached_info().state.last_sequence;
             if last <= applied {
                 return Some((last, None));
@@ -77,7 +86,7 @@ impl Head {
     /// The messages with these sequences, as far as the stream still has them; none if it does not answer.
     pub(crate) async fn messages(&self, seqs: &[u64]) -> Option<Vec<Message>> {
         let read = async {
-            let stream = self.0.get_stream_no_info(EVENTS).await.ok()?;
+            let stream = self.jetstream.get_stream_no_info(EVENTS).await.ok()?;
             let stream = &stream;
             let mut found = stream::iter(seqs.iter().copied())
                 .map(async |seq| (seq, stream.direct_get(seq).await))

@@ -75,6 +75,11 @@ impl Signer {
         Ok(Position(values))
     }
 
+    /// What tells this installation from every other one.
+    pub(crate) async fn instance(&self, pool: &PgPool) -> Result<[u8; 16], Problem> {
+        self.tag(pool, &[0; 32], b"instance").await
+    }
+
     async fn tag(
         &self,
         pool: &PgPool,

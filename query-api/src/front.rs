@@ -70,7 +70,7 @@ pub(crate) struct Meanings {
 impl Meanings {
     pub(crate) fn learn(&self, words: Words, meaning: Meaning) {
         let mut known = self.by_words.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() < KNOWN {
+        if known.len() < KNOWN || known.contains_key(&words) {
             known.insert(words, Arc::new(meaning));
         }
     }

@@ -85,6 +85,11 @@ impl Read for Leads {
     const FAMILY: &'static str = "leads";
     const SCOPE: Scope = Scope::Leads;
 
+    /// To count exactly is to go through all that is counted.
+    fn cost(&self) -> u32 {
+        if self.count == Count::Exact { 20 } else { Self::COST }
+    }
+
     fn parse(params: &mut Params, caller: &Caller) -> Self {
         Self {
             selection: Selection::parse(params, caller),

@@ -49,6 +49,11 @@ pub(crate) trait Read: Sized + Send + Sync + 'static {
     /// Points of the rate limit: about the rows behind an answer.
     const COST: u32 = 1;
 
+    /// Of this question, where it depends on what is asked.
+    fn cost(&self) -> u32 {
+        Self::COST
+    }
+
     /// Problems are collected in `params`; the value counts only if there are none.
     fn parse(params: &mut Params, caller: &Caller) -> Self;
 
@@ -180,7 +185,7 @@ pub(crate) async fn find<R: Read>(
     question: &Arc<Question<R>>,
 ) -> Result<(Arc<Entry>, Origin), Problem> {
     let Some(version) = app.versions.of(&question.caller.org.id, Instant::now().into_std()) else {
-        app.limits.admit(&question.caller, R::COST)?;
+        app.limits.admit(&question.caller, question.read.cost())?;
         return Ok((make(app, question).await?, Origin::Uncached));
     };
     let (key, asked) = (question.key(version), db::now());
@@ -195,7 +200,7 @@ pub(crate) async fn find<R: Read>(
         }
         None => {}
     }
-    app.limits.admit(&question.caller, R::COST)?;
+    app.limits.admit(&question.caller, question.read.cost())?;
     // Before the turn: who asks for the future must not keep those waiting who do not.
     app.applied.wait(&app.pool, question.min_seq, Instant::now() + BEHIND).await?;
     let turn = app.cache.flight(&key).turn().await?;
@@ -254,13 +259,14 @@ fn renew<R: Read>(app: &Arc<App>, question: &Arc<Question<R>>, key: String, aske
 /// The answer from Postgres, no older than asked for.
 async fn make<R: Read>(app: &App, question: &Question<R>) -> Result<Arc<Entry>, Problem> {
     let started = Instant::now();
-    let Ok(Ok(_permit)) = timeout(QUEUE, app.loads.acquire()).await else {
-        metrics::counter!("query_api_shed_total").increment(1);
-        return Err(Problem::Unavailable);
-    };
     loop {
         let deadline = started + BEHIND;
         app.applied.wait(&app.pool, question.min_seq, deadline).await?;
+        // Each time anew: who waits keeps nobody else from a turn.
+        let Ok(Ok(permit)) = timeout(QUEUE, app.loads.acquire()).await else {
+            metrics::counter!("query_api_shed_total").increment(1);
+            return Err(Problem::Unavailable);
+        };
         let mut snapshot = Snapshot::open(&app.pool).await?;
         app.applied.note(snapshot.seq);
         if snapshot.seq < question.min_seq {
@@ -268,7 +274,6 @@ async fn make<R: Read>(app: &App, question: &Question<R>) -> Result<Arc<Entry>, 
             if Instant::now() >= deadline {
                 return Err(Problem::Behind { asked: question.min_seq, applied: snapshot.seq });
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
             continue;
         }
         let context = Context {
@@ -284,6 +289,7 @@ async fn make<R: Read>(app: &App, question: &Question<R>) -> Result<Arc<Entry>, 
             Err(NotLoaded::Problem(problem)) => return Err(problem),
             Err(NotLoaded::Overtaken) => {
                 snapshot.close().await?;
+                drop(permit);
                 tokio::time::sleep(Duration::from_millis(25)).await;
                 continue;
             }

@@ -90,7 +90,7 @@ impl Read for Search {
 }
 
 impl Search {
-    /// There are some hundred agents: their names are read through.
+    /// There are some hundred agents: their names are read through. A user who never had a lead is none.
     fn push_agents(&self, query: &mut QueryBuilder<Postgres>, org_id: &str) {
         let pattern = text::pattern(&self.q);
         query.push("agents as materialized (select 'agent' as type, name, search_form(name) as form, case when search_form(name) = ");
@@ -98,7 +98,10 @@ impl Search {
         query.push_bind(format!("{pattern}%")).push(" then 'prefix' else 'trigram' end as match,");
         query.push(" user_id as agent_id, null::bigint as board_id, null::bigint as item_id");
         query.push(" from monday_user where org_id = ").push_bind(org_id.to_owned());
-        query.push(" and search_form(name) like ").push_bind(text::part(&self.q)).push(")");
+        query.push(" and search_form(name) like ").push_bind(text::part(&self.q));
+        query.push(
+            " and exists (select from agent_metrics where agent_metrics.org_id = monday_user.org_id and agent_id = user_id))",
+        );
     }
 
     /// Each way by its own index and no further than the answer. A part of a name is looked for by its

@@ -89,6 +89,7 @@ pub async fn run(config: Config) -> Result<()> {
         exports: Exports { pool: exports, disk },
     });
     let postgres = health.dependency("postgres", Need::Required);
+    let nats = health.dependency("nats", Need::Optional);
     let listener = http::bind(config.query_api.listen, "query_api.listen").await?;
 
     let token = stop.clone();
@@ -97,7 +98,7 @@ pub async fn run(config: Config) -> Result<()> {
     tokio::spawn(async move { follower.versions.follow(&reads, token).await });
     let (teller, token) = (Arc::clone(&app), stop.clone());
     tokio::spawn(async move { teller.hub.run(&teller.versions, &teller.pool, token).await });
-    tokio::spawn(watch(Arc::clone(&app), health.clone(), postgres, stop.clone()));
+    tokio::spawn(watch(Arc::clone(&app), health.clone(), (postgres, nats), stop.clone()));
 
     let kept = tokio::spawn(keep(Arc::clone(&app), stop.clone()));
 
@@ -111,7 +112,12 @@ pub async fn run(config: Config) -> Result<()> {
 }
 
 /// Keeps the service's health true: Postgres answers, and the projector has made the schema.
-async fn watch(app: Arc<App>, health: Health, postgres: Dependency, stop: CancellationToken) {
+async fn watch(
+    app: Arc<App>,
+    health: Health,
+    (postgres, nats): (Dependency, Dependency),
+    stop: CancellationToken,
+) {
     let mut warmed = false;
     loop {
         let started = Instant::now();
@@ -119,6 +125,10 @@ async fn watch(app: Arc<App>, health: Health, postgres: Dependency, stop: Cancel
             Ok(Ok((true, version))) => {
                 let latency = started.elapsed();
                 postgres.is_of_version(&version);
+                // Read once and remembered; without it Redis is not used.
+                if let Ok(instance) = app.cursors.instance(&app.pool).await {
+                    app.cache.belongs_to(instance);
+                }
                 if !warmed {
                     postgres.down("warming up");
                     warm(&app).await;
@@ -129,6 +139,13 @@ async fn watch(app: Arc<App>, health: Health, postgres: Dependency, stop: Cancel
             Ok(Ok((false, _))) => postgres.down("waiting for the projector to make the schema"),
             Ok(Err(error)) => postgres.down(error.to_string()),
             Err(_) => postgres.down("no answer in time"),
+        }
+        match app.head.server() {
+            Some(version) => {
+                nats.is_of_version(&version);
+                nats.up(None, "connected");
+            }
+            None => nats.down("not connected: timelines are 503"),
         }
         health.fact("cache", app.cache.publish());
         app.meanings.tidy();

@@ -6,7 +6,8 @@ use unicode_normalization::UnicodeNormalization;
 /// The form in which texts are compared.
 pub(crate) fn search_form(text: &str) -> String {
     let plain: String = text.nfkc().filter(|c| !is_niqqud(*c)).collect();
-    plain.to_lowercase().trim().to_owned()
+    // Letter by letter, as Postgres does it: of a whole word Rust makes the last sigma another letter.
+    plain.chars().flat_map(char::to_lowercase).collect::<String>().trim().to_owned()
 }
 
 /// Points and accents of Hebrew; the letters stay.
@@ -45,6 +46,7 @@ mod tests {
     fn names_are_the_same_with_and_without_points_width_and_case() {
         assert_eq!(search_form("שָׁלוֹם"), search_form("שלום"));
         assert_eq!(search_form("ＤＡＮＡ Levi "), "dana levi");
+        assert_eq!(search_form("ΟΔΟΣ"), "οδοσ");
         assert_eq!(pattern("50%_"), "50\\%\\_");
     }
 

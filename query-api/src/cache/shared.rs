@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
@@ -39,20 +39,30 @@ pub(crate) enum Lease {
 
 pub(crate) struct Held {
     name: String,
+    /// Nobody else's: a lease that has ended by itself may be another's by now.
+    token: String,
     manager: ConnectionManager,
 }
+
+/// Ends a lease that is still its owner's.
+const END: &str =
+    "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) end";
 
 /// The second level. A first failure opens the breaker; only a look of our own closes it, so reads never
 /// pay for finding out.
 pub(crate) struct Shared {
     manager: Option<ConnectionManager>,
     closed: AtomicBool,
+    /// Whose answers these are: two installations may have one Redis, and orgs of the same name. Until it is
+    /// known, Redis is not used.
+    instance: OnceLock<[u8; 16]>,
     dependency: Option<Dependency>,
 }
 
 impl Shared {
     pub(crate) fn off() -> Arc<Self> {
-        Arc::new(Self { manager: None, closed: AtomicBool::new(false), dependency: None })
+        let (closed, instance) = Default::default();
+        Arc::new(Self { manager: None, closed, instance, dependency: None })
     }
 
     /// Connects when it is first used; must be called within a runtime.
@@ -67,14 +77,19 @@ impl Shared {
             .set_number_of_retries(1)
             .set_max_delay(CONNECT);
         let manager = ConnectionManager::new_lazy_with_config(client, settings)?;
-        let closed = AtomicBool::new(false);
-        Ok(Arc::new(Self { manager: Some(manager), closed, dependency: Some(dependency) }))
+        let (closed, instance) = Default::default();
+        let (manager, dependency) = (Some(manager), Some(dependency));
+        Ok(Arc::new(Self { manager, closed, instance, dependency }))
+    }
+
+    pub(super) fn belongs_to(&self, instance: [u8; 16]) {
+        let _ = self.instance.set(instance);
     }
 
     pub(super) async fn get(&self, key: &str) -> Option<Vec<u8>> {
-        let mut manager = self.ready()?;
+        let (mut manager, name) = self.ready(key)?;
         let mut command = redis::cmd("GET");
-        command.arg(name(key));
+        command.arg(name);
         match timeout(ANSWER, command.query_async::<Option<Vec<u8>>>(&mut manager)).await {
             Ok(Ok(found)) => found,
             failed => {
@@ -86,12 +101,12 @@ impl Shared {
 
     /// The right to make an answer, for a short time. It is advice: who can't ask Redis has it.
     pub(super) async fn lease(&self, key: &str) -> Lease {
-        let Some(mut manager) = self.ready() else { return Lease::None };
-        let name = format!("{}:lease", name(key));
+        let Some((mut manager, name)) = self.ready(key) else { return Lease::None };
+        let (name, token) = (format!("{name}:lease"), hex::encode(rand::random::<[u8; 8]>()));
         let mut command = redis::cmd("SET");
-        command.arg(&name).arg(1).arg("NX").arg("PX").arg(LEASE_MILLIS);
+        command.arg(&name).arg(&token).arg("NX").arg("PX").arg(LEASE_MILLIS);
         match timeout(ANSWER, command.query_async::<Option<String>>(&mut manager)).await {
-            Ok(Ok(Some(_))) => Lease::Held(Held { name, manager }),
+            Ok(Ok(Some(_))) => Lease::Held(Held { name, token, manager }),
             Ok(Ok(None)) => Lease::Elsewhere,
             failed => {
                 self.open(&reason(failed));
@@ -102,14 +117,14 @@ impl Shared {
 
     /// Nobody waits for it.
     pub(super) fn put(self: &Arc<Self>, key: &str, lives: Duration, bytes: impl Fn() -> Vec<u8>) {
-        let Some(mut manager) = self.ready() else { return };
+        let Some((mut manager, name)) = self.ready(key) else { return };
         let millis = u64::try_from(lives.as_millis()).unwrap_or(0);
         let bytes = bytes();
         if millis == 0 || bytes.len() > LARGEST {
             return;
         }
         let mut command = redis::cmd("SET");
-        command.arg(name(key)).arg(bytes).arg("PX").arg(millis);
+        command.arg(name).arg(bytes).arg("PX").arg(millis);
         let this = Arc::clone(self);
         tokio::spawn(async move {
             let done = timeout(ANSWER, command.query_async::<()>(&mut manager)).await;
@@ -145,8 +160,10 @@ impl Shared {
         }
     }
 
-    fn ready(&self) -> Option<ConnectionManager> {
-        if self.closed.load(Ordering::Relaxed) { self.manager.clone() } else { None }
+    /// The way to Redis, and the key's name there.
+    fn ready(&self, key: &str) -> Option<(ConnectionManager, String)> {
+        let manager = self.manager.as_ref().filter(|_| self.closed.load(Ordering::Relaxed))?;
+        Some((manager.clone(), name(self.instance.get()?, key)))
     }
 
     fn open(&self, reason: &str) {
@@ -180,11 +197,12 @@ fn version(info: &str) -> Option<&str> {
 impl Drop for Held {
     /// Also where the answer was not made: then somebody else may try. Nobody waits for it.
     fn drop(&mut self) {
-        let (name, mut manager) = (std::mem::take(&mut self.name), self.manager.clone());
+        let (name, token) = (std::mem::take(&mut self.name), std::mem::take(&mut self.token));
+        let mut manager = self.manager.clone();
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
-                let mut command = redis::cmd("DEL");
-                command.arg(name);
+                let mut command = redis::cmd("EVAL");
+                command.arg(END).arg(1).arg(name).arg(token);
                 // What is not deleted ends by itself.
                 let _ = timeout(ANSWER, command.query_async::<()>(&mut manager)).await;
             });
@@ -193,8 +211,9 @@ impl Drop for Held {
 }
 
 /// Keys of Redis are short and plain, whatever a client put into its parameters.
-fn name(key: &str) -> String {
-    format!("lp:answer:{}", hex::encode(Sha256::digest(key)))
+fn name(instance: &[u8; 16], key: &str) -> String {
+    let hash = Sha256::new().chain_update(instance).chain_update(key).finalize();
+    format!("lp:answer:{}", hex::encode(hash))
 }
 
 fn reason<T>(failed: Result<Result<T, redis::RedisError>, tokio::time::error::Elapsed>) -> String {

@@ -73,6 +73,10 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
     let (file, taken) = app.exports.disk.file()?;
     let snapshot = Snapshot::open(&app.exports.pool).await?;
     let (seq, at) = (snapshot.seq, snapshot.at);
+    app.applied.note(seq);
+    if seq < min_seq {
+        return Err(Problem::Behind { asked: min_seq, applied: seq });
+    }
     let head = format!("{}{}", if bom { csv::BOM } else { "" }, csv::header(&COLUMNS));
     let export = Export { snapshot, org_id: caller.org.id.clone(), selection };
     tokio::spawn(fill(file, head, export));

@@ -100,8 +100,9 @@ impl Read for Timeline {
         let told = told(&messages, &key, &app.mapping);
         let complete = told.len() == state.seqs().len() && !state.forgets();
         let mut items = self.happened(told, &key, &app.mapping);
-        let place = |item: &(Position, Happened)| after.is_none_or(|after| item.0.0 > after.0);
-        items.retain(place);
+        if let Some(after) = after {
+            items.drain(..beyond(&items, after));
+        }
         let next_cursor = match cursor::cut(&mut items, self.limit) {
             Some((position, _)) => Some(app.cursors.write(&app.pool, &binding, *position).await?),
             None => None,
@@ -113,7 +114,7 @@ impl Read for Timeline {
 }
 
 impl Timeline {
-    /// In the order in which it happened, each with its place: instant, sequence, place in the event.
+    /// In the order in which it happened, each with its name in a cursor: instant, sequence, place in the event.
     fn happened(
         &self,
         told: Vec<Told>,
@@ -145,6 +146,17 @@ impl Timeline {
         }
         items
     }
+}
+
+/// Where the page after this item begins. Of one instant, events stand in the order of their ids, which a cursor
+/// does not know: so the item is looked for, and one that is no longer there ends with its instant's beginning.
+fn beyond(items: &[(Position, Happened)], after: Position) -> usize {
+    let known = items.iter().position(|(position, _)| *position == after);
+    let instant = |position: Position| position.0[0];
+    known.map_or_else(
+        || items.partition_point(|(position, _)| instant(*position) < instant(after)),
+        |known| known + 1,
+    )
 }
 
 async fn remembered(

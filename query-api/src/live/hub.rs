@@ -20,6 +20,8 @@ use crate::{db, limits::Left, problem::Problem, versions::Versions};
 const RING: usize = 256;
 /// Open streams of one key.
 const STREAMS: usize = 5000;
+/// And of all keys: each holds a connection, and reads need some, too.
+const ALL_STREAMS: usize = 8000;
 /// Between two tries to find out how far the read models are, and how long one may take.
 const RETRY: Duration = Duration::from_millis(250);
 const LOOK: Duration = Duration::from_secs(2);
@@ -78,8 +80,9 @@ pub(super) struct Place {
 impl Hub {
     pub(super) fn enter(&self, key: Uuid, left: &Left) -> Result<Place, Problem> {
         let mut open = lock(&self.open);
+        let all: usize = open.values().sum();
         let count = open.entry(key).or_default();
-        if *count >= STREAMS {
+        if *count >= STREAMS || all >= ALL_STREAMS {
             return Err(Problem::TooMany { retry_after_seconds: 10, left: left.clone() });
         }
         *count += 1;

@@ -111,12 +111,12 @@ const SCHEMAS: &[(&str, &[&str])] = &[
     (
         "ProjectionStatus",
         &[
-            "applied_seq:int lanes:[#Lane] owner:#Owner? paused:#Pause? fault:#Fault? parked_leads:int parked_letters:int \
+            "applied_seq:int lanes:[#Lane] owner:#Owner? paused:#Pause? fault:#ProjectionFault? parked_leads:int parked_letters:int \
         unreadable_letters:int dirty_agents:int oldest_mark_seconds:num? stale_rows:int \
         mapping_of_tables:str? mapping_of_configuration:str rebuild:str?",
         ],
     ),
-    ("Fault", &["since:at seq:int what:str"]),
+    ("ProjectionFault", &["since:at seq:int what:str"]),
     ("Lag", &["events:int seconds:num?"]),
     ("Rates", &["arriving_per_second:num applied_per_second:num"]),
     ("Monitor", &["well:bool? said:str?"]),
@@ -298,5 +298,15 @@ pub(super) fn kind(text: &str) -> Value {
             { "type": "string", "format": "date" },
         ] }),
         words => json!({ "type": "string", "enum": words.split('|').collect::<Vec<_>>() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_has_a_name_of_its_own() {
+        assert_eq!(all().len(), SCHEMAS.len());
     }
 }

@@ -54,7 +54,10 @@ async fn users_show_their_mail_only_to_who_may_see_it() {
 async fn search_finds_exact_then_prefix_then_parts_with_and_without_points() {
     let reads = Reads::start(false, &[]).await;
     reads.run(USERS, 4).await;
+    // The fourth never had a lead: no agent, and his name is for who may read users.
+    reads.run(METRICS, 3).await;
     reads.fill(120).await;
+    assert_eq!(texts(&reads.read("/v1/search?q=avi").await, "agent_id"), [""; 0]);
     let hits = reads.read("/v1/search?q=lead+12&types=lead&limit=3").await;
     assert_eq!(texts(&hits, "name"), ["Lead 12", "Lead 120"]);
     assert_eq!(texts(&hits, "match"), ["exact", "prefix"]);
@@ -78,6 +81,7 @@ async fn a_better_hit_stands_before_a_worse_one_whatever_it_is() {
     let reads = Reads::start(false, &[]).await;
     reads.fill(6).await;
     reads.run(USERS, 5).await;
+    reads.run(METRICS, 5).await;
     reads
         .run(
             "update monday_user set name = (array['Acme', 'Acme Zoe', 'Acme Avi', 'The Acme', 'Big Acme'])[user_id - 7000]

@@ -8,92 +8,129 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rand::{Rng, SeedableRng, rngs::StdRng};
 use tests::harness::{PATIENCE, long_run, wait_until};
 use tokio::io::AsyncWriteExt;
 
 use super::fixture::Reads;
 
-/// What the projector does, as seen from outside: rows, marks and position in one transaction; then,
-/// some time later, the marks go; then, some time later, the version.
-async fn write(reads: &Reads, seq: i64, pause: u64) {
+const LANES: i64 = 4;
+
+/// What a lane of the projector does, as seen from outside: rows, marks and position in one transaction; then,
+/// some time later, the marks go; then, some time later, the version. Each lane has a lead, an agent, and every
+/// fourth sequence.
+async fn write(reads: &Reads, lane: i64, seq: i64, pauses: &mut StdRng) {
     let pool = &reads.ground.database.pool;
     let mut tx = pool.begin().await.unwrap();
-    sqlx::query("update lead_fact set last_seq = $1, deal_amount = $1 where org_id = 'demo' and item_id = 1")
-        .bind(seq)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-    sqlx::query("insert into agent_dirty (org_id, agent_id, seq) values ('demo', 7001, $1)")
-        .bind(seq)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-    sqlx::query("update checkpoint set seq = $1 where projection = 'main'")
-        .bind(seq)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
+    let changes = [
+        "update lead_fact set last_seq = $2, deal_amount = $2 where org_id = 'demo' and item_id = $1 + 1",
+        "insert into agent_dirty (org_id, agent_id, seq) values ('demo', 7001 + $1, $2)",
+        "update checkpoint set seq = $2 where projection = 'main' and lane = $1",
+    ];
+    for change in changes {
+        sqlx::query(change).bind(lane).bind(seq).execute(&mut *tx).await.unwrap();
+    }
     tx.commit().await.unwrap();
-    // The worker's turn comes some time later, and each time another.
-    tokio::time::sleep(Duration::from_millis(pause)).await;
+    tokio::time::sleep(Duration::from_millis(pauses.random_range(0..15))).await;
     let mut tx = pool.begin().await.unwrap();
-    sqlx::query("delete from agent_dirty where seq <= $1")
-        .bind(seq)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
-    sqlx::query("update agent_metrics set assigned_count = $1 where agent_id = 7001")
-        .bind(seq)
-        .execute(&mut *tx)
-        .await
-        .unwrap();
+    let changes = [
+        "delete from agent_dirty where agent_id = 7001 + $1 and seq <= $2",
+        "update agent_metrics set assigned_count = $2 where agent_id = 7001 + $1",
+    ];
+    for change in changes {
+        sqlx::query(change).bind(lane).bind(seq).execute(&mut *tx).await.unwrap();
+    }
     tx.commit().await.unwrap();
-    if seq % 3 == 0 {
+    if pauses.random_bool(0.3) {
         reads.publish().await;
     }
 }
 
+/// Asks for what is written by then, of any lane in any of these ways, and looks at what it gets.
+async fn read_and_check(reads: &Reads, written: &[AtomicI64], choices: &mut StdRng) {
+    let lane = choices.random_range(0..LANES);
+    // What all lanes have: a sequence is applied when no lane is before it.
+    let asked = written.iter().map(|seq| seq.load(Ordering::SeqCst)).min().unwrap();
+    let (agent, board, item) = (7001 + lane, 9001 + (lane + 1) % 2, lane + 1);
+    let path = match choices.random_range(0..4) {
+        0 => "/v1/leads?lifecycle=all&limit=20&".to_owned(),
+        1 => format!("/v1/leads/{board}/{item}?"),
+        2 => format!("/v1/agents/{agent}?"),
+        _ => "/v1/agents/leaderboard?window=7d&".to_owned(),
+    };
+    let answer = reads.get(&format!("{path}min_seq={asked}")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let seq: i64 = answer.header("leadpulse-seq").unwrap().parse().unwrap();
+    let body = answer.json();
+    let of = |field: &str, id: i64| {
+        let items = body["items"].as_array().unwrap();
+        let id = id.to_string();
+        items.iter().find(|item| item[field] == id.as_str()).unwrap().clone()
+    };
+    let shown = match path.split(['?', '/']).nth(2).unwrap() {
+        "leads" if body["items"].is_array() => of("item_id", item)["last_seq"].as_i64(),
+        "leads" => body["last_seq"].as_i64(),
+        _ if body["items"].is_array() => of("agent_id", agent)["assigned_count"].as_i64(),
+        _ => body["windows"][0]["assigned_count"].as_i64(),
+    };
+    // The lane's own sequences are `LANES` apart.
+    let shown = shown.unwrap() + LANES - 1;
+    assert!(seq >= asked, "asked for {asked}, told {seq}");
+    assert!(shown >= asked, "asked for {asked}, shown {shown} in {path}");
+    assert!(shown >= seq, "told {seq}, shown {shown} in {path}");
+}
+
+/// Many writers and many readers, each at random; the seed is told, for when it fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_reader_ever_sees_less_than_it_asked_for() {
     let reads = Arc::new(Reads::start(true, &[]).await);
     reads.fill(20).await;
-    reads.run(super::fixture::METRICS, 3).await;
-    let (written, stop) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicBool::new(false)));
+    reads.run(super::fixture::METRICS, LANES).await;
+    reads
+        .run("update lead_fact set lifecycle = 'active', last_seq = 0 where item_id > $1", 0)
+        .await;
+    reads.run("update agent_metrics set assigned_count = $1", 0).await;
+    reads
+        .run(
+            "insert into checkpoint (projection, lane, stream, stream_created_at, seq, fence)
+             select 'main', lane, 'test', now(), 0, 1 from generate_series(1, $1 - 1) as lane",
+            LANES,
+        )
+        .await;
+    let seed: u64 = rand::random();
+    eprintln!("seed {seed}");
+    let random = |place: u64| StdRng::seed_from_u64(seed.wrapping_add(place));
+    let written: Arc<Vec<AtomicI64>> = Arc::new((0..LANES).map(|_| AtomicI64::new(0)).collect());
+    let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..6)
-        .map(|reader| {
-            let (reads, written, stop) =
-                (Arc::clone(&reads), Arc::clone(&written), Arc::clone(&stop));
+        .map(|place| {
+            let (reads, written, stop, mut choices) =
+                (Arc::clone(&reads), Arc::clone(&written), Arc::clone(&stop), random(100 + place));
             tokio::spawn(async move {
                 let mut checked = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    let asked = written.load(Ordering::SeqCst);
-                    let path = match reader % 3 {
-                        0 => "/v1/leads?lifecycle=all&limit=3",
-                        1 => "/v1/leads/9002/1?",
-                        _ => "/v1/agents/7001?",
-                    };
-                    let answer = reads.get(&format!("{path}&min_seq={asked}")).await;
-                    assert_eq!(answer.status, 200, "{answer:?}");
-                    let seq: i64 = answer.header("leadpulse-seq").unwrap().parse().unwrap();
-                    let body = answer.json();
-                    let shown = match reader % 3 {
-                        0 => body["items"][0]["last_seq"].as_i64(),
-                        1 => body["last_seq"].as_i64(),
-                        _ => body["windows"][0]["assigned_count"].as_i64(),
-                    };
-                    let shown = shown.unwrap();
-                    assert!(seq >= asked, "asked for {asked}, told {seq}");
-                    assert!(shown >= asked, "asked for {asked}, shown {shown} in {path}");
-                    assert!(shown >= seq, "told {seq}, shown {shown}");
+                    read_and_check(&reads, &written, &mut choices).await;
                     checked += 1;
                 }
                 checked
             })
         })
         .collect();
-    for seq in 1..=if long_run() { 2000 } else { 150 } {
-        write(&reads, seq, u64::try_from(seq * 7 % 13).unwrap()).await;
-        written.store(seq, Ordering::SeqCst);
+    let rounds = if long_run() { 1000 } else { 100 };
+    let writers: Vec<_> = (0..LANES)
+        .map(|lane| {
+            let (reads, written) = (Arc::clone(&reads), Arc::clone(&written));
+            let mut pauses = random(lane.unsigned_abs());
+            tokio::spawn(async move {
+                for seq in (0..rounds).map(|round| round * LANES + lane + 1) {
+                    write(&reads, lane, seq, &mut pauses).await;
+                    written[usize::try_from(lane).unwrap()].store(seq, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    for writer in writers {
+        writer.await.unwrap();
     }
     stop.store(true, Ordering::Relaxed);
     let mut checked = 0;

@@ -24,6 +24,17 @@ fn told(item: &Value) -> (String, String) {
     (text("what"), text("to"))
 }
 
+async fn by_pages(app: &App, path: &str, limit: u32, seq: u64) -> Vec<Value> {
+    let mut items = Vec::new();
+    let mut cursor = String::new();
+    loop {
+        let page = app.get_at(&format!("{path}?limit={limit}{cursor}"), seq).await.json();
+        items.extend(page["items"].as_array().unwrap().clone());
+        let Some(next) = page["next_cursor"].as_str() else { return items };
+        cursor = format!("&cursor={next}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_timeline_tells_what_happened_in_its_order_and_who_did_it() {
     let mut app = App::start().await;
@@ -74,15 +85,21 @@ async fn a_timeline_tells_what_happened_in_its_order_and_who_did_it() {
     assert_eq!(items[6]["actor_name"], "7002", "an unknown user shows as its id");
     assert_eq!(timeline["complete"], true);
 
-    let mut paged = Vec::new();
-    let mut cursor = String::new();
-    loop {
-        let page = app.get_at(&format!("{path}?limit=3{cursor}"), seq).await.json();
-        paged.extend(page["items"].as_array().unwrap().clone());
-        let Some(next) = page["next_cursor"].as_str() else { break };
-        cursor = format!("&cursor={next}");
+    assert_eq!(&by_pages(&app, path, 3, seq).await, items, "page by page it is the same");
+
+    // Events of one instant stand in the order of their ids, not of their arrival.
+    for n in 0..8_u32 {
+        let amount = format!(r#""columnId":"numbers","value":{{"value":{n}}}"#);
+        let same = event(58, "update_column_value", 7002, &amount);
+        let another = format!("{:08}", 97 * (n + 3) % 1000);
+        seq = app.ingest.deliver(&same.replace("00000058", &another)).await.seq;
     }
-    assert_eq!(&paged, items, "page by page it is the same");
+    let whole = app.get_at(&format!("{path}?limit=200"), seq).await.json();
+    let whole = whole["items"].as_array().unwrap();
+    assert!(whole.windows(2).any(|two| two[0]["seq"].as_u64() > two[1]["seq"].as_u64()));
+    for limit in [1, 2, 3] {
+        assert_eq!(&by_pages(&app, path, limit, seq).await, whole, "{limit} a page");
+    }
 
     let other = app.ground.create_key("other", &[]);
     let bearer = format!("Bearer {other}");
