@@ -63,7 +63,7 @@ async fn each_dependency_is_shown_with_its_version() {
     for (service, dependencies) in [
         (&app.ingest, &["nats"][..]),
         (&app.projector, &["nats", "postgres"]),
-        (&app.query_api, &["postgres", "redis"]),
+        (&app.query_api, &["nats", "postgres", "redis"]),
     ] {
         for name in dependencies {
             wait_until("the version is known", PATIENCE, async || {

@@ -8,6 +8,7 @@ use crate::{
     cache::Lives,
     db::Snapshot,
     params::Params,
+    problem::Problem,
     window::{Period, Span},
 };
 
@@ -38,7 +39,7 @@ impl Compared {
         org: &Org,
         from: &mut Snapshot,
         wanted: Wanted,
-    ) -> Result<Found, sqlx::Error> {
+    ) -> Result<Found, Problem> {
         let span = self.period.at(from.at);
         let mut starts: Vec<DateTime<Utc>> = vec![span.from];
         if self.previous {

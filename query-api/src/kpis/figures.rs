@@ -5,6 +5,7 @@ mod query;
 use std::collections::{BTreeMap, HashMap};
 
 use chrono::{DateTime, Utc};
+use futures_util::TryStreamExt;
 use leadpulse_service::config::Org;
 use rust_decimal::Decimal;
 use serde::Serialize;
@@ -12,6 +13,7 @@ use sqlx::PgConnection;
 
 use crate::{
     params::{self, Params},
+    problem::Problem,
     value::{mean, ratio, wire},
 };
 use query::{Row, Side};
@@ -91,6 +93,9 @@ pub(crate) enum Group {
     Board,
 }
 
+/// Rows of one side that are read; a few of them are one figure where an industry is spelt in several ways.
+const ROWS: usize = 200_000;
+
 /// Figures over each of the spans, by group and the place of the span, in two statements at most. Spans
 /// in which there is nothing are not in it.
 pub(crate) async fn figures(
@@ -100,15 +105,23 @@ pub(crate) async fn figures(
     cuts: &Cuts,
     group: Group,
     wanted: Wanted,
-) -> Result<BTreeMap<(Option<String>, usize), Figures>, sqlx::Error> {
+) -> Result<BTreeMap<(Option<String>, usize), Figures>, Problem> {
     let mut sums = HashMap::<(Option<String>, usize), Sums>::new();
     for (side, asked) in [(Side::Cohort, wanted.cohort), (Side::Wins, wanted.wins)] {
         if !asked {
             continue;
         }
         let mut query = side.query(org, part, cuts, group, wanted);
-        let rows: Vec<Row> = query.build_query_as().fetch_all(&mut *connection).await?;
-        for row in rows {
+        let mut rows = query.build_query_as::<Row>().fetch(&mut *connection);
+        let mut count = 0;
+        while let Some(row) = rows.try_next().await? {
+            count += 1;
+            if count > ROWS {
+                return Err(Problem::invalid(
+                    "from",
+                    "gives too many figures: ask for a shorter span",
+                ));
+            }
             let industry = industry_key(row.industry.as_deref());
             if !part.industries.is_empty() && !part.industries.contains(&industry) {
                 continue;

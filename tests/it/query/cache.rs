@@ -94,7 +94,8 @@ async fn a_read_never_gets_an_older_body_than_it_asked_for() {
 async fn another_process_finds_the_answer_in_redis_and_rubbish_there_is_nothing() {
     let reads = Reads::start(true, &[]).await;
     reads.fill(10).await;
-    let path = "/v1/leads?limit=3";
+    // Without a cursor, which is signed with what the installation has.
+    let path = "/v1/leads?limit=50";
     wait_until("redis is in use", PATIENCE, async || {
         reads.api.page("/health/detailed").await.body.contains("breaker closed")
     })
@@ -122,6 +123,12 @@ async fn another_process_finds_the_answer_in_redis_and_rubbish_there_is_nothing(
     assert!(status(&second).starts_with("redis; hit"), "{second:?}");
     assert_eq!((&second.body, second.header("etag")), (&first.body, first.header("etag")));
     assert_eq!(second.header("leadpulse-as-of"), first.header("leadpulse-as-of"));
+
+    // Another installation, with an org of the same name and the same versions: what it asks is not there.
+    let made_anew = "update instance_secret set secret = decode(repeat('5e', $1::int), 'hex')";
+    reads.run(made_anew, 32).await;
+    let foreign = read_in_another("foreign").await;
+    assert!(status(&foreign).contains("fwd=miss"), "{foreign:?}");
 
     let script = "for _, k in ipairs(redis.call('keys', '*')) do redis.call('set', k, 'rubbish') end return 7";
     let mut redis =

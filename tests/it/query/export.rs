@@ -121,6 +121,23 @@ async fn more_files_at_once_than_there_are_connections_for_are_refused() {
     assert_eq!(ask().await.status, 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_has_what_was_asked_for_also_where_the_position_has_gone_back() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    reads.applied(20).await;
+    for path in ["/v1/export/leads.csv?min_seq=20", "/v1/leads?min_seq=20"] {
+        assert_eq!(reads.get(path).await.status, 200, "{path}");
+    }
+    reads.applied(5).await;
+    reads.publish().await;
+    for path in ["/v1/export/leads.csv?min_seq=20", "/v1/leads?min_seq=20&limit=7"] {
+        let behind = reads.get(path).await;
+        assert_eq!((behind.status, behind.header("retry-after")), (503, Some("1")), "{behind:?}");
+        assert_eq!(behind.json()["applied_seq"], 5, "{path}");
+    }
+}
+
 /// What a client does not take lies on the disk: no more of it than allowed, and no longer than a client may
 /// be silent.
 #[tokio::test(flavor = "multi_thread")]
