@@ -174,6 +174,17 @@ fn durability(door: &Door) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_monitoring_page_of_another_server_tells_nothing() {
+    let (one, _other, _scratch) = door_to(("", ""), None).await;
+    let text = fs::read_to_string(one.folder().join("leadpulse.toml")).unwrap();
+    let monitor = text.lines().find(|line| line.starts_with("monitor")).unwrap().to_owned();
+    let door = Door::start(DoorSetup { nats: monitor, ..DoorSetup::default() }).await.ready().await;
+    let summary = durability(&door)["summary"].to_string();
+    assert!(summary.contains("nobody knows how often"), "{summary}");
+    assert!(door.ingest.log_text().contains("is the monitoring page of another server"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_only_a_mebibyte_breaks_a_promise() {
     let (door, _nats, _scratch) = door_to(("max_payload: 2MB", ""), None).await;
     let durability = durability(&door);
