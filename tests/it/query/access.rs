@@ -94,6 +94,10 @@ async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
     );
     let other = reads.ground.create_key("demo", &[]);
     assert_eq!(reads.get_as(&other, "/v1/leads?min_amount=99", &[]).await.status, 200);
+    // To count exactly costs twenty points, which are more than all that this bucket holds.
+    let counts = reads.ground.create_key("demo", &[]);
+    let counted = reads.get_as(&counts, "/v1/leads?count=exact&min_amount=98", &[]).await;
+    assert!(counted.header("ratelimit").unwrap().starts_with("\"key\";r=0, "), "{counted:?}");
     // A key of the whole instance has no org's bucket.
     let instance = reads.ground.create_instance_key();
     let answer = reads.get_as(&instance, "/ops/instance/checkpoint", &[]).await;
