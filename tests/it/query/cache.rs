@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tests::harness::{PATIENCE, wait_until};
+use tests::{
+    harness::{PATIENCE, wait_until},
+    proxy::{Proxy, Weather},
+};
 
 use super::fixture::Reads;
 
@@ -171,6 +174,44 @@ async fn redis_frozen_or_killed_while_reads_run_fails_no_read() {
         reads.api.page("/health/detailed").await.body.contains("breaker closed")
     })
     .await;
+}
+
+/// Slower than it may be: the breaker is open within a second, no read fails, and it is back within five.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_redis_is_left_alone_and_used_again_when_it_is_quick() {
+    let mut reads = Reads::start(true, &[]).await;
+    reads.fill(50).await;
+    let redis = reads.ground.redis.as_ref().unwrap();
+    let proxy = Proxy::start(redis.port()).await.unwrap();
+    let behind = redis.url().replace(&redis.port().to_string(), &proxy.port().to_string());
+    reads.api.set("REDIS_URL", &behind);
+    assert!(reads.api.stop(PATIENCE));
+    reads.api.restart().unwrap();
+    reads.api.wait_until_ready().await;
+    let says = async |words: &str| reads.api.page("/health/detailed").await.body.contains(words);
+    wait_until("redis is in use", PATIENCE, async || says("breaker closed").await).await;
+
+    proxy.set(Weather::Slow(Duration::from_millis(150)));
+    let began = Instant::now();
+    let (mut asked, mut slowest) = (0, Duration::ZERO);
+    let mut opened = None;
+    while asked < 40 || opened.is_none() {
+        asked += 1;
+        let started = Instant::now();
+        let answer = reads.get(&format!("/v1/leads?limit=2&min_amount={asked}")).await;
+        assert_eq!(answer.status, 200, "{answer:?}");
+        slowest = slowest.max(started.elapsed());
+        if opened.is_none() && says("breaker open").await {
+            opened = Some(began.elapsed());
+        }
+    }
+    assert!(opened.unwrap() < Duration::from_secs(1), "{opened:?}");
+    assert!(slowest < Duration::from_millis(500), "{slowest:?}");
+    assert!(says("breaker open").await, "it is still as slow");
+
+    proxy.set(Weather::Fair);
+    let again = Duration::from_secs(5);
+    wait_until("redis is in use again", again, async || says("breaker closed").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,6 +121,15 @@ async fn a_hint_names_the_topics_that_changed_and_who_asked_for_others_hears_not
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_stream_has_a_heartbeat() {
+    let reads = Reads::start(false, &[]).await;
+    let mut listener = Listener::connect(&reads, None).await;
+    let beat = tokio::time::timeout(Duration::from_secs(20), listener.0.chunk()).await;
+    let beat = beat.expect("nothing in 20 s").unwrap().expect("the stream goes on");
+    assert_eq!(&beat[..], b": heartbeat\n\n");
+}
+
 /// Nobody says anything on the stream meanwhile.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_open_stream_ends_within_two_seconds_of_its_key() {
