@@ -12,8 +12,15 @@ use std::{
 use leadpulse_service::config::{Config, Environment, Unusable, process_environment};
 use metrics::{Counter, counter};
 
-use crate::{answer::Refusal, quarantine::SealingKey, verify::Verifier};
+use crate::{
+    answer::Refusal,
+    quarantine::SealingKey,
+    verify::{Verifier, token_digest},
+};
 use rate::Rate;
+
+/// Characters of a stranger's key that are shown: as long as a key may be.
+const SHOWN: usize = 63;
 
 /// One source of webhooks, of one org.
 #[derive(Debug)]
@@ -150,10 +157,13 @@ impl Sources {
     /// What may be shown of a key that nobody has. Whoever has spelt the URL wrongly may have put the token
     /// there.
     pub(crate) fn shown(&self, key: &str) -> String {
-        let is_token =
-            |part: &str| self.by_key.values().any(|source| source.verifier.is_proved_by(part));
-        let secret = is_token(key) || key.split('/').any(is_token);
-        if secret { "redacted".to_owned() } else { key.chars().take(63).collect() }
+        let is_token = |part: &str| {
+            let digest = token_digest(part);
+            self.by_key.values().any(|source| source.verifier.knows_token(&digest))
+        };
+        // More parts do not begin in what is shown.
+        let secret = is_token(key) || key.split('/').take(SHOWN + 1).any(is_token);
+        if secret { "redacted".to_owned() } else { key.chars().take(SHOWN).collect() }
     }
 
     pub fn len(&self) -> usize {

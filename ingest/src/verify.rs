@@ -7,6 +7,8 @@ mod hmac;
 mod jwt;
 mod token;
 
+pub(crate) use token::digest as token_digest;
+
 use std::{fmt, sync::Arc};
 
 use axum::http::HeaderMap;
@@ -160,10 +162,10 @@ impl Verifier {
         }
     }
 
-    /// Is this text the token that would prove the sender?
-    pub(crate) fn is_proved_by(&self, text: &str) -> bool {
+    /// Is this the digest of a token that would prove the sender, or would have?
+    pub(crate) fn knows_token(&self, digest: &[u8; 32]) -> bool {
         match self {
-            Self::Token(tokens) => tokens.knows(text),
+            Self::Token(tokens) => tokens.knows(digest),
             Self::Jwt(_) | Self::Hmac(_) => false,
         }
     }

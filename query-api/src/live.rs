@@ -13,6 +13,7 @@ use axum::{
     },
 };
 use futures_util::stream;
+use projector::version::Topic;
 use serde_json::json;
 use tokio::{
     sync::broadcast::error::RecvError,
@@ -34,26 +35,13 @@ use hub::{Hint, Place, Subscription};
 const HEARTBEAT: Duration = Duration::from_secs(15);
 /// Between two looks whether the key is still good; the streams of one key share what is found for a second.
 const LOOK: Duration = Duration::from_millis(500);
-
 /// What a client may want to hear about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Topic {
-    Leads,
-    Metrics,
-}
-
 const TOPICS: [(&str, Topic); 2] = [("leads", Topic::Leads), ("metrics", Topic::Metrics)];
 
-impl Topic {
-    fn scope(self) -> Scope {
-        match self {
-            Self::Leads => Scope::Leads,
-            Self::Metrics => Scope::Metrics,
-        }
-    }
-
-    fn is_of(self, hint: Hint) -> bool {
-        self == Self::Metrics || hint.of_leads
+fn scope(topic: Topic) -> Scope {
+    match topic {
+        Topic::Leads => Scope::Leads,
+        Topic::Metrics => Scope::Metrics,
     }
 }
 
@@ -89,10 +77,10 @@ fn topics(caller: &Caller, mut params: Params) -> Result<Vec<(&'static str, Topi
     params.finish()?;
     let asked = asked.concat();
     for topic in &asked {
-        caller.needs(topic.scope())?;
+        caller.needs(scope(*topic))?;
     }
     let is_meant = |topic: Topic| match asked.is_empty() {
-        true => caller.may(topic.scope()),
+        true => caller.may(scope(topic)),
         false => asked.contains(&topic),
     };
     let meant: Vec<_> = TOPICS.into_iter().filter(|(_, topic)| is_meant(*topic)).collect();
@@ -139,7 +127,7 @@ impl Hints {
 
     /// None if it is about none of the topics.
     fn hint(&self, hint: Hint) -> Option<Event> {
-        let topics = self.topics.iter().filter(|(_, topic)| topic.is_of(hint));
+        let topics = self.topics.iter().filter(|(_, topic)| *topic <= hint.topic);
         let topics: Vec<&str> = topics.map(|(name, _)| *name).collect();
         let data = json!({ "topics": topics, "seq": hint.seq, "version": hint.version });
         let event = Event::default().event("changed").id(hint.seq.to_string());

@@ -82,9 +82,13 @@ impl Entry {
         struct Version {
             v: u8,
         }
-        let Version { v } = serde_json::from_slice(payload).context("it is no entry")?;
-        ensure!(v <= VERSION, "a newer version of ingest has written it");
-        serde_json::from_slice(payload).context("it is no entry")
+        let entry = serde_json::from_slice::<Self>(payload);
+        let v = match &entry {
+            Ok(entry) => Some(entry.v),
+            Err(_) => serde_json::from_slice::<Version>(payload).ok().map(|version| version.v),
+        };
+        ensure!(v.is_none_or(|v| v <= VERSION), "a newer version of ingest has written it");
+        entry.context("it is no entry")
     }
 
     /// An entry of before kept of two proofs one; that there were two is all that was wrong with some.

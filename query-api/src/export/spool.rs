@@ -24,7 +24,7 @@ use crate::{download::Pieces, problem::Problem};
 
 /// What is read of a file at once.
 const PIECE: u64 = 128 * 1024;
-/// A client that has not taken all by then gets no more: it takes less than a modem could.
+/// A client that has not taken all by then gets no more; a million leads in this time are some 70 kB a second.
 const WITHIN: Duration = Duration::from_secs(60 * 60);
 
 /// The room that there is on disk for all files together.

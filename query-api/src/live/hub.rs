@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use projector::version::Topic;
 use sqlx::PgPool;
 use tokio::{
     sync::broadcast::{self, error::RecvError},
@@ -31,8 +32,8 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(super) struct Hint {
     pub(super) seq: i64,
     pub(super) version: i64,
-    /// Leads have changed since the hint before; figures have in any case.
-    pub(super) of_leads: bool,
+    /// The most that has changed since the hint before: leads are more than metrics alone.
+    pub(super) topic: Topic,
 }
 
 /// What Postgres says of an org whose version was raised.
@@ -138,7 +139,8 @@ impl Channel {
         }
         // Less than before is an older copy of the database, in which everything may differ.
         let of_leads = told.is_none_or(|told| told.0 > version || told.1 != of_leads);
-        let hint = Hint { seq, version, of_leads };
+        let topic = if of_leads { Topic::Leads } else { Topic::Metrics };
+        let hint = Hint { seq, version, topic };
         if self.ring.len() == RING {
             self.ring.pop_front();
         }
@@ -154,8 +156,8 @@ impl Channel {
         // Hints that this process never had, or has forgotten.
         let Some(first) = first else { return Some(None) };
         let missed = || self.ring.range(first + 1..);
-        let last = missed().next_back()?;
-        Some(Some(Hint { of_leads: missed().any(|hint| hint.of_leads), ..*last }))
+        let (last, topic) = (missed().next_back()?, missed().map(|hint| hint.topic).max()?);
+        Some(Some(Hint { topic, ..*last }))
     }
 }
 
@@ -210,7 +212,7 @@ mod tests {
         let mut hints = hub.subscribe("demo", None).hints;
         let mut told = |seq, version, of_metrics| {
             tell(&hub, seq, version, of_metrics);
-            hints.try_recv().ok().map(|hint| hint.of_leads)
+            hints.try_recv().ok().map(|hint| hint.topic == Topic::Leads)
         };
         assert_eq!(told(5, 10, 4), Some(true), "what was before is not known");
         assert_eq!(told(6, 11, 5), Some(false));
@@ -218,7 +220,9 @@ mod tests {
         assert_eq!(told(7, 14, 7), Some(true), "two of three were for figures alone");
         assert_eq!(told(8, 15, 8), Some(false));
         assert_eq!(told(3, 9, 2), Some(true), "an older copy of the database");
-        let missed = |seen| hub.subscribe("demo", Some(seen)).backlog.flatten().unwrap().of_leads;
+        let missed = |seen| {
+            hub.subscribe("demo", Some(seen)).backlog.flatten().unwrap().topic == Topic::Leads
+        };
         assert!(missed(5) && missed(6));
         tell(&hub, 9, 10, 3);
         assert!(!missed(3));
