@@ -141,7 +141,7 @@ async fn common_reads_find_their_rows_by_an_index_and_sort_no_more_than_a_page()
         assert!(!plan.contains("Seq Scan on lead_fact"), "{path}:\n{plan}");
         assert!(plan.contains(index), "{path} does not use {index}:\n{plan}");
         if path.starts_with("/v1/leads") {
-            // An incremental sort orders only leads of one instant.
+            // An incremental sort orders leads of one instant; by last activity, those of one week, of which it keeps a page.
             let sorts =
                 |line: &str| line.trim_start_matches([' ', '\t', '-', '>']).starts_with("Sort  (");
             assert!(!plan.lines().any(sorts), "{path} sorts:\n{plan}");
