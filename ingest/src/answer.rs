@@ -9,6 +9,7 @@ use axum::{
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use leadpulse_service::http::BadHead;
 use serde_json::json;
 
 use crate::{publish::Stored, verify::Rejected};
@@ -21,6 +22,11 @@ pub const DUPLICATE: HeaderName = HeaderName::from_static("leadpulse-duplicate")
 /// Why a webhook was not stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
+    /// No request could be made of it; whoever sent it was told so before anybody here knew.
+    #[error("the head is no HTTP, or too large, or came too slowly")]
+    Head(BadHead),
+    #[error("no such page")]
+    NoRoute,
     #[error("no such source")]
     UnknownSource,
     #[error("not verified: {0}")]
@@ -56,7 +62,8 @@ pub enum Refusal {
 impl Refusal {
     pub fn status(self) -> StatusCode {
         match self {
-            Self::UnknownSource => StatusCode::NOT_FOUND,
+            Self::Head(head) => head.status(),
+            Self::NoRoute | Self::UnknownSource => StatusCode::NOT_FOUND,
             Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
             Self::Method => StatusCode::METHOD_NOT_ALLOWED,
             Self::BodyTooLarge | Self::RecordTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -73,6 +80,8 @@ impl Refusal {
     /// The reason as a label of a metric.
     pub fn reason(self) -> &'static str {
         match self {
+            Self::Head(head) => head.reason(),
+            Self::NoRoute => "no_route",
             Self::UnknownSource => "unknown_source",
             Self::Unauthorized(rejected) => rejected.reason(),
             Self::Method => "wrong_method",
@@ -93,14 +102,16 @@ impl Refusal {
 
     /// Its sender has not proved to be anybody.
     pub fn is_of_nobody_known(self) -> bool {
-        matches!(self, Self::UnknownSource | Self::Unauthorized(_))
+        matches!(self, Self::NoRoute | Self::UnknownSource | Self::Unauthorized(_))
     }
 
     /// Was it refused before its body was read?
     pub fn body_is_missing(self) -> bool {
         matches!(
             self,
-            Self::Method
+            Self::Head(_)
+                | Self::NoRoute
+                | Self::Method
                 | Self::BodyTooLarge
                 | Self::BodyTooSlow
                 | Self::BodyBroken
@@ -113,7 +124,8 @@ impl Refusal {
     fn explained(self) -> bool {
         !matches!(
             self,
-            Self::UnknownSource
+            Self::NoRoute
+                | Self::UnknownSource
                 | Self::Unauthorized(_)
                 | Self::TooMany
                 | Self::Overloaded

@@ -19,7 +19,7 @@ use crate::{
     publish::Publisher,
     quarantine::Quarantine,
     source::Secrets,
-    webhook::{self, Meters},
+    webhook::{self, Meters, aside},
 };
 use body::Room;
 
@@ -42,15 +42,14 @@ const WEBHOOKS: &str = "/webhooks/monday/";
 /// What answers connections: the door for webhooks, with the pages of `health` that belong beside it. A
 /// webhook does not go through a router: it has one address and one method.
 pub fn service(
-    door: Door,
+    door: Arc<Door>,
     health: Router,
 ) -> impl Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Clone + Send
 {
-    let door = Arc::new(door);
-    let rest = Router::new()
-        .method_not_allowed_fallback(webhook::wrong_method)
-        .fallback(webhook::no_route)
-        .merge(health)
+    let [no_route, wrong_method] = [Arc::clone(&door), Arc::clone(&door)];
+    let rest = health
+        .method_not_allowed_fallback(move |request| aside::wrong_method(wrong_method, request))
+        .fallback(move |request| aside::no_route(no_route, request))
         .layer(CatchPanicLayer::custom(webhook::panicked));
     service_fn(move |request: Request<Incoming>| match Address::of(request.uri().path()) {
         Some(address) => Either::Left(take_in(Arc::clone(&door), address, request)),

@@ -18,7 +18,7 @@ use crate::{
     quarantine::Quarantine,
     source::reload,
     stream::Broker,
-    webhook::Meters,
+    webhook::{Meters, aside},
 };
 
 /// A request's head is small; monday.com's token is the longest header.
@@ -90,14 +90,17 @@ impl Listeners {
             ..Limits::default()
         };
         let pages = if self.admin.is_some() { health.probes() } else { health.routes() };
-        let service = http::service(door, pages);
+        let door = Arc::new(door);
+        let service = http::service(Arc::clone(&door), pages);
+        let refused = move |head| aside::bad_head(Arc::clone(&door), head);
+        let webhooks = connections::serve(self.webhooks, service, refused, limits, stop);
         let Some(admin) = self.admin else {
-            return connections::serve(self.webhooks, service, limits, stop).await;
+            return webhooks.await;
         };
         let ended = CancellationToken::new();
         let webhooks = async {
             let _ended = ended.clone().drop_guard();
-            connections::serve(self.webhooks, service, limits, stop).await
+            webhooks.await
         };
         let limits = Limits { connections: ADMIN_CONNECTIONS, ..limits };
         let admin = connections::serve_router(admin, health.routes(), limits, ended.clone());

@@ -150,8 +150,13 @@ impl Sources {
     pub fn of(&self, key: &str) -> (Arc<Source>, bool) {
         match self.by_key.get(key) {
             Some(source) => (Arc::clone(source), false),
-            None => (Arc::clone(&self.stranger), true),
+            None => (self.stranger(), true),
         }
+    }
+
+    /// The source of all that is no source's.
+    pub(crate) fn stranger(&self) -> Arc<Source> {
+        Arc::clone(&self.stranger)
     }
 
     /// What may be shown of a key that nobody has. Whoever has spelt the URL wrongly may have put the token

@@ -34,6 +34,7 @@ use crate::{
     verify::{Proof, Unverified},
 };
 
+pub(crate) mod aside;
 mod challenge;
 #[cfg(test)]
 mod cost;
@@ -246,21 +247,6 @@ fn account(meters: &Meters, webhook: &Webhook, began: Instant, outcome: &Result<
             info!(source, reason, duration_us, trace_id = trace_id(), "webhook refused: {reason}")
         }
     }
-}
-
-pub async fn no_route() -> StatusCode {
-    off_the_way("no_route");
-    StatusCode::NOT_FOUND
-}
-
-pub async fn wrong_method() -> StatusCode {
-    off_the_way("wrong_method");
-    StatusCode::METHOD_NOT_ALLOWED
-}
-
-/// A request that is no webhook at all is only counted.
-fn off_the_way(reason: &'static str) {
-    source::count("unknown", "refused", reason).increment(1);
 }
 
 /// The end of a request that hit a bug: counted and answered so that monday.com tries again.

@@ -103,7 +103,13 @@ pub async fn run(config: Config) -> Result<()> {
     let kept = tokio::spawn(keep(Arc::clone(&app), stop.clone()));
 
     let front = Front::new(Arc::clone(&app), routes(app, &health));
-    let server = tokio::spawn(http::serve(listener, front, http::Limits::default(), stop.clone()));
+    let server = tokio::spawn(http::serve(
+        listener,
+        front,
+        http::only_counted,
+        http::Limits::default(),
+        stop.clone(),
+    ));
     stop.cancelled().await;
     health.drain();
     server.await??;

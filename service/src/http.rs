@@ -5,10 +5,21 @@ mod files;
 mod socket;
 mod timer;
 
-use std::{convert::Infallible, io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::{Future, ready},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
-use axum::{Router, http::Request, response::Response};
+use axum::{
+    Router,
+    http::{Request, StatusCode},
+    response::Response,
+};
 use hyper::{
     body::Incoming,
     server::conn::http1,
@@ -51,6 +62,34 @@ impl Default for Limits {
     }
 }
 
+/// Why no request could be made of what a client has sent. It has its answer already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadHead {
+    TooSlow,
+    TooLarge,
+    Malformed,
+}
+
+impl BadHead {
+    /// What the client was told.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::TooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::TooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Malformed => StatusCode::BAD_REQUEST,
+        }
+    }
+
+    /// The reason as a label of `http_connections_failed_total`.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::TooSlow => "head_too_slow",
+            Self::TooLarge => "head_too_large",
+            Self::Malformed => "head_malformed",
+        }
+    }
+}
+
 /// Opens the port; the error says what to do about it.
 pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| {
@@ -59,15 +98,20 @@ pub async fn bind(address: SocketAddr, setting: &str) -> Result<TcpListener> {
 }
 
 /// Serves until `shutdown` is cancelled, then lets requests in flight end, for `limits.drain` at most.
-pub async fn serve<S>(
+/// `refused` is told of what never became a request; until it returns, the place among the open connections
+/// is taken.
+pub async fn serve<S, R, F>(
     listener: TcpListener,
     service: S,
+    refused: R,
     limits: Limits,
     shutdown: CancellationToken,
 ) -> io::Result<()>
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send,
+    R: Fn(BadHead) -> F + Clone + Send + 'static,
+    F: Future<Output = ()> + Send,
 {
     let address = listener.local_addr()?;
     info!(addr = %address, "listening");
@@ -107,9 +151,12 @@ where
         let io = TokioIo::new(socket.clone());
         let connection =
             graceful.watch(builder.timer(Timer::default()).serve_connection(io, handler));
+        let refused = refused.clone();
         tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                end(&socket, &error);
+            if let Err(error) = connection.await
+                && let Some(head) = end(socket, &error)
+            {
+                refused(head).await;
             }
             drop(permit);
         });
@@ -132,7 +179,12 @@ pub async fn serve_router(
     limits: Limits,
     shutdown: CancellationToken,
 ) -> io::Result<()> {
-    serve(listener, TowerToHyperService::new(router), limits, shutdown).await
+    serve(listener, TowerToHyperService::new(router), only_counted, limits, shutdown).await
+}
+
+/// What never became a request is counted, as always, and nothing else is done about it.
+pub fn only_counted(_: BadHead) -> impl Future<Output = ()> + Send {
+    ready(())
 }
 
 fn socket_of(stream: TcpStream) -> Socket {
@@ -142,18 +194,23 @@ fn socket_of(stream: TcpStream) -> Socket {
     Socket::new(stream)
 }
 
-/// A connection that ended without a request that a handler has seen: counted by its reason.
-fn end(socket: &Socket, error: &hyper::Error) {
-    let reason = if error.is_timeout() {
-        socket.tell_too_slow();
-        "head_too_slow"
+/// A connection that ended without a request that a handler has seen: counted by its reason, closed, and
+/// its head's fault, if that was the end of it.
+fn end(socket: Socket, error: &hyper::Error) -> Option<BadHead> {
+    let head = if error.is_timeout() {
+        socket.tell_too_slow().then_some(BadHead::TooSlow)
     } else if error.is_parse_too_large() {
-        "head_too_large"
-    } else if error.is_parse() {
-        "head_malformed"
+        Some(BadHead::TooLarge)
     } else {
-        "broken_off"
+        error.is_parse().then_some(BadHead::Malformed)
+    };
+    let reason = match head {
+        Some(head) => head.reason(),
+        // Nobody has asked anything.
+        None if error.is_timeout() => "idle",
+        None => "broken_off",
     };
     debug!(reason, %error, "connection ended");
     counter!("http_connections_failed_total", "reason" => reason).increment(1);
+    head
 }

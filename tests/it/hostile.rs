@@ -49,7 +49,7 @@ async fn every_hostile_request_has_its_status_its_metric_and_its_place() {
         if matches!(case.status, 401 | 404 | 503) && !answer.body.is_empty() {
             wrong.push(format!("{}: a reason is told: {}", case.name, answer.body));
         }
-        if case.status == 405 && !answer.head.contains("allow: post") {
+        if case.status == 405 && !answer.head.contains("\r\nallow: ") {
             wrong.push(format!("{}: it does not say what is allowed: {answer:?}", case.name));
         }
         match case.kept {
@@ -73,6 +73,28 @@ async fn every_hostile_request_has_its_status_its_metric_and_its_place() {
     assert_eq!(door.metric("ingest_panics_total", &[]), 0.0);
     request::assert_no_secret(&door, &entries, &events);
     assert!(door.is_ready());
+}
+
+/// Anybody can send what is no request, and nobody can release it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_rubbish_has_its_bound_in_the_quarantine_and_keeps_no_webhook_out_of_it() {
+    let door = Door::start(DoorSetup::default()).await.ready().await;
+    let began = Instant::now();
+    for _ in 0..200 {
+        assert_eq!(door.send(&[b"rubbish\r\n\r\n"]).status, 400);
+    }
+    let webhook = request::post("/webhooks/monday/nobody", &[], &request::event("misspelt"));
+    assert_eq!(door.send(&[&webhook]).status, 404);
+    let counted = || door.metric("ingest_webhooks_total", &[("reason", "head_malformed")]);
+    wait_until("all of it is counted", PATIENCE, async || counted() >= 200.0).await;
+    // A burst of two seconds, and then twenty a second.
+    let most = 41.0 + 20.0 * began.elapsed().as_secs_f64();
+    let kept = door.metric("ingest_quarantined_total", &[("outcome", "stored")]);
+    let left_out = door.metric("ingest_quarantined_total", &[("outcome", "too_many")]);
+    assert!((2.0..=most + 1.0).contains(&kept), "{kept} of at most {most}, and a webhook");
+    assert_eq!(left_out, 201.0 - kept);
+    let entries = door.messages("LEADPULSE_QUARANTINE").await;
+    assert!(entries.values().any(|entry| entry.text.contains("unknown_source")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,12 +48,14 @@ impl Socket {
         self.stream.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells a client that has begun a head and not ended it; an idle one has asked nothing.
-    pub(super) fn tell_too_slow(&self) {
-        if self.head.begun.load(Ordering::Relaxed) {
+    /// Tells a client that has begun a head and not ended it, if this is one; an idle one has asked nothing.
+    pub(super) fn tell_too_slow(&self) -> bool {
+        let begun = self.head.begun.load(Ordering::Relaxed);
+        if begun {
             // A client that does not even read is not waited for.
             let _ = self.stream().try_write(TOO_SLOW);
         }
+        begun
     }
 }
 

@@ -1,5 +1,7 @@
 //! How it is asked: methods, paths, and heads of which no request can be made.
 
+use tests::door::TOKEN;
+
 use super::request::{Case, event, jwt};
 
 const METHOD: &[(&str, &str)] = &[("reason", "wrong_method")];
@@ -32,7 +34,7 @@ fn methods() -> Vec<Case> {
     ]
     .concat();
     let route =
-        |name, path: &str| Case::aside(name, 404, NO_ROUTE, bare(&format!("POST {path}")).into());
+        |name, path: &str| Case::refused(name, 404, NO_ROUTE, bare(&format!("POST {path}")).into());
     vec![
         method("GET", "GET"),
         method("PUT", "PUT"),
@@ -43,12 +45,15 @@ fn methods() -> Vec<Case> {
         method("TRACE", "TRACE"),
         method("a method of our own", "STEAL"),
         Case::refused("a PUT with a body", 405, METHOD, put),
+        Case::refused("a POST to a page", 405, METHOD, bare("POST /health").into()),
         route("no path", "/"),
         route("no source", "/webhooks/monday/"),
         route("another receiver", "/webhooks/github/demo-crm"),
         route("an empty token", "/webhooks/monday/by-token/"),
         route("a longer path", "/webhooks/monday/demo-crm/token/more"),
         route("two slashes", "//webhooks/monday/demo-crm"),
+        route("a token in a longer path", &format!("/webhooks/monday/by-token/{TOKEN}/more")),
+        Case::refused("a page that is none", 404, NO_ROUTE, bare("GET /favicon.ico").into()),
     ]
 }
 
@@ -56,12 +61,12 @@ fn heads() -> Vec<Case> {
     let start = "POST /webhooks/monday/demo-crm HTTP/1.1\r\nhost: x\r\n";
     let refused = |name, head: &str| {
         let request = format!("{start}{head}\r\n\r\n").into_bytes();
-        Case::headless(name, 400, MALFORMED, request)
+        Case::refused(name, 400, MALFORMED, request)
     };
-    let raw = |name, bytes: &[u8]| Case::headless(name, 400, MALFORMED, bytes.to_vec());
+    let raw = |name, bytes: &[u8]| Case::refused(name, 400, MALFORMED, bytes.to_vec());
     let many: String = (0..200).map(|n| format!("x-{n}: y\r\n")).collect();
     let large = |name, head: String| {
-        Case::headless(name, 431, TOO_LARGE, format!("{start}{head}\r\n\r\n").into_bytes())
+        Case::refused(name, 431, TOO_LARGE, format!("{start}{head}\r\n\r\n").into_bytes())
     };
     let old = format!(
         "POST /webhooks/monday/demo-crm HTTP/1.0\r\nauthorization: {}\r\ncontent-length: {}\r\n\r\n",
@@ -88,7 +93,7 @@ fn heads() -> Vec<Case> {
 
 fn trickles() -> Vec<Case> {
     let slow =
-        |name, parts: Vec<Vec<u8>>| Case::headless(name, 408, TOO_SLOW, Vec::new()).in_parts(parts);
+        |name, parts: Vec<Vec<u8>>| Case::refused(name, 408, TOO_SLOW, Vec::new()).in_parts(parts);
     let letters = b"POST /webhooks".iter().map(|letter| vec![*letter]).take(7).collect();
     vec![
         slow(

@@ -38,7 +38,13 @@ impl Case {
         Self { name, parts: vec![request], status: 200, metric, labels, kept: Kept::Stored }
     }
 
-    /// A webhook that is refused for the reason in `labels`, and kept in the quarantine.
+    /// A challenge: answered, and neither stored nor refused.
+    pub(super) fn challenge(name: &'static str, request: Vec<u8>) -> Self {
+        let labels = &[("outcome", "challenge")];
+        Self { labels, kept: Kept::Nowhere, ..Self::stored(name, request) }
+    }
+
+    /// What is refused for the reason in `labels`, and kept in the quarantine.
     pub(super) fn refused(
         name: &'static str,
         status: u16,
@@ -47,27 +53,6 @@ impl Case {
     ) -> Self {
         let metric = "ingest_webhooks_total";
         Self { name, parts: vec![request], status, metric, labels, kept: Kept::Quarantined }
-    }
-
-    /// A request that is no webhook: counted, and not kept.
-    pub(super) fn aside(
-        name: &'static str,
-        status: u16,
-        labels: &'static [(&'static str, &'static str)],
-        request: Vec<u8>,
-    ) -> Self {
-        Self { kept: Kept::Nowhere, ..Self::refused(name, status, labels, request) }
-    }
-
-    /// A head of which no request can be made.
-    pub(super) fn headless(
-        name: &'static str,
-        status: u16,
-        labels: &'static [(&'static str, &'static str)],
-        request: Vec<u8>,
-    ) -> Self {
-        let metric = "http_connections_failed_total";
-        Self { metric, ..Self::aside(name, status, labels, request) }
     }
 
     /// The same, sent in parts.
