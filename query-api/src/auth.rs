@@ -1,39 +1,31 @@
 //! Who asks: API keys, hashed in the database, with scopes. A key names its org.
 
 mod key;
+mod known;
 mod manage;
 mod scope;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use axum::http::{HeaderMap, header};
-use chrono::{DateTime, Utc};
 use leadpulse_service::config::Org;
 use sqlx::PgPool;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::{problem::Problem, state::Orgs};
+use known::{Found, Known};
 pub use manage::manage;
 pub use scope::{Scope, Scopes};
-
-/// How long a look-up is believed: a revoked key fails everywhere within this time.
-const BELIEVED: Duration = Duration::from_secs(1);
-/// Look-ups kept at most, known and unknown keys alike.
-const REMEMBERED: u64 = 10_000;
 
 /// An authenticated caller.
 #[derive(Debug, Clone)]
 pub(crate) struct Caller {
     pub(crate) org: Arc<Org>,
     pub(crate) key_id: Uuid,
-    /// Of the key: to ask for it again.
-    hash: [u8; 32],
     scopes: Scopes,
-    /// Then the key is looked up again, or it expires.
-    believed_until: Instant,
+    /// None of the service itself.
+    found: Option<Arc<Found>>,
 }
 
 impl Caller {
@@ -42,16 +34,17 @@ impl Caller {
         let scopes = [Scope::Leads, Scope::Metrics].into_iter().chain(pii.then_some(Scope::Pii));
         let scopes: Vec<_> = scopes.map(|scope| scope.as_str().to_owned()).collect();
         let (org, scopes) = (Arc::clone(org), Scopes::of(&scopes));
-        Self { org, key_id: Uuid::nil(), hash: [0; 32], scopes, believed_until: Instant::now() }
+        Self { org, key_id: Uuid::nil(), scopes, found: None }
     }
 
-    /// Need the key not be looked up again yet?
-    pub(crate) fn is_believed(&self, now: Instant) -> bool {
-        now < self.believed_until
+    /// Asks again under the same key: is it known to be good still?
+    pub(crate) fn comes_again(&self, now: Instant) -> bool {
+        let believed = self.found.as_ref().filter(|found| found.is_believed(now));
+        believed.inspect(|found| found.note_use()).is_some()
     }
 
     pub(crate) fn is_the_service(&self) -> bool {
-        self.key_id.is_nil()
+        self.found.is_none()
     }
 
     pub(crate) fn may(&self, scope: Scope) -> bool {
@@ -63,35 +56,20 @@ impl Caller {
     }
 }
 
-#[derive(Debug, Clone, sqlx::FromRow)]
-struct Stored {
-    id: Uuid,
-    /// None of a key of the whole instance.
-    org_id: Option<String>,
-    scopes: Vec<String>,
-    expires_at: Option<DateTime<Utc>>,
-    revoked_at: Option<DateTime<Utc>>,
-}
-
 /// The keys, as the database has them.
 pub(crate) struct Keys {
-    pool: PgPool,
     orgs: Orgs,
-    known: moka::future::Cache<[u8; 32], Option<Arc<Found>>>,
-}
-
-/// A key, and until when it is believed.
-#[derive(Debug)]
-struct Found {
-    stored: Stored,
-    until: Instant,
+    known: Known,
 }
 
 impl Keys {
     pub(crate) fn new(pool: PgPool, orgs: Orgs) -> Self {
-        let known =
-            moka::future::Cache::builder().max_capacity(REMEMBERED).time_to_live(BELIEVED).build();
-        Self { pool, orgs, known }
+        Self { orgs, known: Known::new(pool) }
+    }
+
+    /// Keeps what is known of keys that are in use true, until told to stop.
+    pub(crate) async fn follow(&self, stop: CancellationToken) {
+        self.known.follow(stop).await;
     }
 
     pub(crate) fn orgs(&self) -> impl Iterator<Item = &Arc<Org>> {
@@ -110,7 +88,8 @@ impl Keys {
     /// The key of the whole instance that a request with `Authorization: Bearer lp_…` has.
     pub(crate) async fn of_the_instance(&self, headers: &HeaderMap) -> Result<Uuid, Problem> {
         let hash = key::hash(bearer(headers)?).ok_or(Problem::Unauthorized)?;
-        let stored = &self.good(hash).await?.stored;
+        let found = self.known.good(hash).await?;
+        let stored = found.stored();
         let instance = Scope::Instance;
         let may = stored.scopes.iter().any(|scope| scope == instance.as_str());
         if stored.org_id.is_none() && may {
@@ -121,64 +100,19 @@ impl Keys {
     }
 
     pub(crate) async fn caller(&self, key: &str) -> Result<Caller, Problem> {
-        self.by_hash(key::hash(key).ok_or(Problem::Unauthorized)?).await
+        let hash = key::hash(key).ok_or(Problem::Unauthorized)?;
+        let found = self.known.good(hash).await?;
+        let stored = found.stored();
+        let org_id = stored.org_id.as_ref().ok_or(Problem::OfNoOrg)?;
+        let org = self.org(org_id).ok_or(Problem::Unauthorized)?;
+        let (key_id, scopes) = (stored.id, Scopes::of(&stored.scopes));
+        Ok(Caller { org, key_id, scopes, found: Some(found) })
     }
 
     /// Was the caller's key revoked, or did it expire, since the caller was let in? Not known is no.
     pub(crate) async fn is_gone(&self, caller: &Caller) -> bool {
-        matches!(self.by_hash(caller.hash).await, Err(Problem::Unauthorized))
-    }
-
-    async fn by_hash(&self, hash: [u8; 32]) -> Result<Caller, Problem> {
-        let found = self.good(hash).await?;
-        let Found { stored, until } = &*found;
-        let org_id = stored.org_id.as_ref().ok_or(Problem::OfNoOrg)?;
-        let org = self.orgs.get(org_id).cloned().ok_or(Problem::Unauthorized)?;
-        let scopes = Scopes::of(&stored.scopes);
-        Ok(Caller { org, key_id: stored.id, hash, scopes, believed_until: *until })
-    }
-
-    /// The key, if it is known and neither expired nor revoked.
-    async fn good(&self, hash: [u8; 32]) -> Result<Arc<Found>, Problem> {
-        let known = self.known.get(&hash).await;
-        // A look-up that took long is known for longer than it may be believed.
-        let late = known.iter().flatten().any(|found| found.until <= Instant::now());
-        if late {
-            self.known.invalidate(&hash).await;
-        }
-        let found = match known.filter(|_| !late) {
-            Some(found) => found,
-            None => {
-                let looked_up = self.known.try_get_with(hash, self.look_up(hash)).await;
-                looked_up.map_err(|error| Problem::from(&*error))?
-            }
-        };
-        let found = found.ok_or(Problem::Unauthorized)?;
-        let expired = found.stored.expires_at.is_some_and(|at| at <= Utc::now());
-        if expired || found.stored.revoked_at.is_some() {
-            return Err(Problem::Unauthorized);
-        }
-        Ok(found)
-    }
-
-    /// Notes the use at most once a minute and key: a read must not become a write.
-    async fn look_up(&self, hash: [u8; 32]) -> Result<Option<Arc<Found>>, sqlx::Error> {
-        // From before the question: a key that is revoked meanwhile is not believed for longer.
-        let (asked, now) = (Instant::now(), Utc::now());
-        let stored: Option<Stored> = sqlx::query_as(
-            "with used as (
-                 update api_key set last_used_at = now()
-                 where hash = $1 and (last_used_at is null or last_used_at < now() - interval '1 minute'))
-             select id, org_id, scopes, expires_at, revoked_at from api_key where hash = $1",
-        )
-        .bind(hash.as_slice())
-        .fetch_optional(&self.pool)
-        .await?;
-        Ok(stored.map(|stored| {
-            let left = stored.expires_at.map(|at| (at - now).to_std().unwrap_or_default());
-            let until = asked + left.unwrap_or(BELIEVED).min(BELIEVED);
-            Arc::new(Found { stored, until })
-        }))
+        let Some(found) = &caller.found else { return false };
+        matches!(self.known.good(*found.hash()).await, Err(Problem::Unauthorized))
     }
 }
 

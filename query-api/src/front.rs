@@ -9,7 +9,7 @@ use std::{
     future::{Ready, ready},
     sync::{
         Arc, PoisonError, RwLock, Weak,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -57,6 +57,8 @@ pub(crate) struct Meaning {
     /// Only as long as the cache has it.
     pub(crate) entry: Weak<Entry>,
     pub(crate) meter: Meter,
+    /// Since the last tidying.
+    pub(crate) used: AtomicBool,
 }
 
 /// The questions of the last moment: a plain map, which is tidied once a second and so needs no cache's
@@ -79,11 +81,11 @@ impl Meanings {
         self.by_words.read().unwrap_or_else(PoisonError::into_inner).get(words).cloned()
     }
 
-    /// Makes room, and tells the metrics how many requests needed nothing else.
+    /// Makes room: what was of no use since the last time is forgotten. And tells the metrics how many requests
+    /// needed nothing else.
     pub(crate) fn tidy(&self) {
-        let now = Instant::now();
         let mut known = self.by_words.write().unwrap_or_else(PoisonError::into_inner);
-        known.retain(|_, meaning| meaning.caller.is_believed(now));
+        known.retain(|_, meaning| meaning.used.swap(false, Ordering::Relaxed));
         let answered = self.answered.load(Ordering::Relaxed);
         metrics::counter!("query_api_answered_in_front_total").absolute(answered);
     }
@@ -111,12 +113,16 @@ impl Front {
         let began = Instant::now();
         let app = &self.app;
         let meaning = app.meanings.of(words)?;
-        let Meaning { caller, family, content_type, min_seq, version, entry, meter } = &*meaning;
-        if !caller.is_believed(began) || app.versions.of(&caller.org.id, began) != Some(*version) {
+        let Meaning { caller, family, content_type, min_seq, version, entry, meter, used } =
+            &*meaning;
+        if !caller.comes_again(began) || app.versions.of(&caller.org.id, began) != Some(*version) {
             return None;
         }
         // What has got old is made anew on the long way.
         let entry = app.cache.still(entry, *min_seq)?;
+        if !used.load(Ordering::Relaxed) {
+            used.store(true, Ordering::Relaxed);
+        }
         app.cache.count(family, Origin::Near);
         let mut response = respond(content_type, &entry, Origin::Near, headers, began.elapsed());
         app.limits.left(caller, began).tell(response.headers_mut());

@@ -1,6 +1,10 @@
 //! The way of every read: credential → parameters → memory → Redis → one snapshot of Postgres.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
 use axum::{
     extract::MatchedPath,
@@ -156,6 +160,7 @@ impl<R: Read> Question<R> {
             version,
             entry: Arc::downgrade(entry),
             meter: Meter::of(route.as_str().to_owned()),
+            used: AtomicBool::new(true),
         };
         app.meanings.learn(*words, meaning);
     }

@@ -96,6 +96,8 @@ pub async fn run(config: Config) -> Result<()> {
     tokio::spawn(async move { shared.watch(token).await });
     let (follower, reads, token) = (Arc::clone(&app), pool.clone(), stop.clone());
     tokio::spawn(async move { follower.versions.follow(&reads, token).await });
+    let (follower, token) = (Arc::clone(&app), stop.clone());
+    tokio::spawn(async move { follower.keys.follow(token).await });
     let (teller, token) = (Arc::clone(&app), stop.clone());
     tokio::spawn(async move { teller.hub.run(&teller.versions, &teller.pool, token).await });
     tokio::spawn(watch(Arc::clone(&app), health.clone(), (postgres, nats), stop.clone()));

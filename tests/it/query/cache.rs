@@ -1,10 +1,12 @@
 //! The cache: late or absent, never wrong; and Redis, which nobody needs.
 
 use std::{
+    collections::BTreeSet,
     io::{Read, Write},
     time::{Duration, Instant},
 };
 
+use serde_json::Value;
 use tests::{
     harness::{PATIENCE, wait_until},
     proxy::{Proxy, Weather},
@@ -43,6 +45,73 @@ async fn a_second_read_comes_from_memory_and_a_new_version_is_read_anew() {
     .await;
     let changed = reads.get_as(&reads.key, path, &[("if-none-match", &tag)]).await;
     assert_eq!(changed.status, 200);
+}
+
+/// Not for the body, and not for the key either.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_304_asks_neither_postgres_nor_redis() {
+    let reads = Reads::start(true, &[("LEADPULSE_LOG_LEVEL", "info,sqlx=debug")]).await;
+    reads.fill(10).await;
+    reads.publish().await;
+    let path = "/v1/leads?limit=5";
+    wait_until("it is in memory", PATIENCE, async || {
+        let answer = reads.get(path).await;
+        answer.json()["items"].as_array().unwrap().len() == 5 && status(&answer) == "memory; hit"
+    })
+    .await;
+    let tag = reads.get(path).await.header("etag").unwrap().to_owned();
+    let of_the_background = statements(&reads, Duration::from_secs(3), async || {}).await;
+    assert!(of_the_background.iter().any(|sql| sql.contains("api_key")), "{of_the_background:?}");
+    let before = (commands(&reads), look_ups(&reads).await);
+    let of_both = statements(&reads, Duration::from_secs(3), async || {
+        let answer = reads.get_as(&reads.key, path, &[("if-none-match", &tag)]).await;
+        assert_eq!((answer.status, &*status(&answer)), (304, "memory; hit"));
+    })
+    .await;
+    let more: Vec<_> = of_both.difference(&of_the_background).collect();
+    assert!(more.is_empty(), "{more:?} beside {of_the_background:?}");
+    assert_eq!((commands(&reads), look_ups(&reads).await), before);
+}
+
+/// The different statements that the service sends within a while of doing something.
+async fn statements(
+    reads: &Reads,
+    during: Duration,
+    mut doing: impl AsyncFnMut(),
+) -> BTreeSet<String> {
+    let before = reads.api.log_text().len();
+    let began = Instant::now();
+    while began.elapsed() < during {
+        doing().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let log = reads.api.log_text();
+    let lines = log[before..].lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let of_sqlx = lines.filter(|line| line["target"] == "sqlx::query");
+    let text =
+        |line: Value| format!("{} {}", line["fields"]["summary"], line["fields"]["db.statement"]);
+    of_sqlx.map(text).collect()
+}
+
+/// Keys that a request has had to ask Postgres for. The metrics are those of a second ago at most.
+async fn look_ups(reads: &Reads) -> String {
+    let page = reads.api.page("/metrics").await.body;
+    let line = page.lines().find(|line| line.starts_with("query_api_key_look_ups_total"));
+    line.expect("keys were looked up").to_owned()
+}
+
+/// What Redis was asked for, besides whether it is there.
+fn commands(reads: &Reads) -> Vec<String> {
+    let url = reads.ground.redis.as_ref().unwrap().url();
+    let address = url.trim_start_matches("redis://").trim_end_matches('/');
+    let mut redis = std::net::TcpStream::connect(address).unwrap();
+    redis.write_all(b"INFO commandstats\r\nQUIT\r\n").unwrap();
+    let mut text = String::new();
+    redis.read_to_string(&mut text).unwrap();
+    let counted = |line: &&str| {
+        ["get", "set", "eval"].iter().any(|name| line.starts_with(&format!("cmdstat_{name}")))
+    };
+    text.lines().filter(counted).map(|line| line.split(',').next().unwrap().to_owned()).collect()
 }
 
 /// Postgres tells versions in order, but a look at the table in between may have known more.
