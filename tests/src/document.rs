@@ -12,17 +12,25 @@ impl Document {
         Self(api.page("/openapi.json").await.json())
     }
 
-    /// Holds an answer to what the document says of its status and form.
-    pub fn check(&self, method: &str, path: &str, answer: &Answer) {
+    /// Is there such a route?
+    pub fn has(&self, path: &str) -> bool {
+        self.route(path).is_some()
+    }
+
+    fn route(&self, path: &str) -> Option<&Value> {
         let path = path.split('?').next().unwrap_or_default();
-        let paths = self.0["paths"].as_object().expect("the document has paths");
         let same = |template: &str| {
             let mut parts = template.split('/').zip(path.split('/'));
             template.split('/').count() == path.split('/').count()
                 && parts.all(|(part, found)| part.starts_with('{') || part == found)
         };
-        let mut found = paths.iter().filter(|(template, _)| same(template));
-        let (_, item) = found.next().unwrap_or_else(|| panic!("{path} is not in the document"));
+        let paths = self.0["paths"].as_object().expect("the document has paths");
+        paths.iter().find(|(template, _)| same(template)).map(|(_, item)| item)
+    }
+
+    /// Holds an answer to what the document says of its status and form.
+    pub fn check(&self, method: &str, path: &str, answer: &Answer) {
+        let item = self.route(path).unwrap_or_else(|| panic!("{path} is not in the document"));
         if item[method.to_lowercase()].is_null() {
             assert_eq!(answer.status, 405, "{method} {path}: {answer:?}");
             return;
@@ -30,6 +38,7 @@ impl Document {
         let response = &item[method.to_lowercase()]["responses"][answer.status.to_string()];
         assert!(response.is_object(), "{method} {path}: {} is not in the document", answer.status);
         let form = answer.header("content-type").unwrap_or_default();
+        let form = form.split(';').next().unwrap_or_default();
         let content = &response["content"][form];
         assert!(content.is_object(), "{method} {path}: {form} is not in the document");
         if form.ends_with("json") && !form.ends_with("ndjson") {

@@ -118,6 +118,9 @@ pub(crate) async fn rebuild_lead(asked: Asked) -> Result<Response, Problem> {
     let arguments = json!({ "board": key.board_id, "item": key.item_id });
     let act = question.act("rebuild-lead", arguments, reason);
     let (app, _) = question.finish()?;
+    if app.mapping.board(&key.org_id, key.board_id).is_none() {
+        return Err(Problem::NotFound);
+    }
     if dry_run {
         let planned = Box::pin(repair::rebuild_lead(&app.ops, &key, true)).await;
         return respond(&planned.map_err(told)?);

@@ -1,6 +1,9 @@
 //! Who may read what, and what is said to who may not.
 
-use tests::harness::{PATIENCE, wait_until};
+use tests::{
+    document::Document,
+    harness::{PATIENCE, wait_until},
+};
 
 use super::fixture::Reads;
 
@@ -68,6 +71,7 @@ async fn a_revoked_key_fails_within_two_seconds_and_a_rotated_one_goes_on_for_a_
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
     let reads = Reads::start(false, &[("LEADPULSE_QUERY_API_RATE_LIMIT", "2")]).await;
+    let document = Document::of(&reads.api).await;
     // Nothing is kept in memory before the versions are known.
     wait_until("an answer comes from memory", PATIENCE, async || {
         let answer = reads.get("/v1/leads?min_amount=0").await;
@@ -80,6 +84,7 @@ async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
         if answer.status == 429 {
             assert_eq!(answer.header("retry-after"), Some("1"));
             assert!(answer.header("ratelimit").unwrap().starts_with("\"key\";r=0, \"org\";r="));
+            document.check("GET", "/v1/leads", &answer);
         }
         assert!(answer.header("ratelimit").unwrap().starts_with("\"key\";r="), "{answer:?}");
         let policy = answer.header("ratelimit-policy");

@@ -149,12 +149,3 @@ from generate_series(1, $1) as n";
 pub(super) const LETTER: &str = "
 insert into dead_letter (projection, stream_created_at, seq, org_id, board_id, item_id, event_id, kind, reason, payload)
 select 'main', now(), n, 'demo', 9002, n, 'e', 'update_name', 'Lead ' || n || ' of Dana', '{}' from generate_series(1, $1) as n";
-
-/// The walks over the document read, and end: the stream of hints does not, and what an event explains or
-/// an operator changes needs a stream, which is tried with the operators' tests.
-pub(super) fn walks(template: &str, item: &serde_json::Value) -> bool {
-    let elsewhere = ["/v1/stream", "/ops/explain/leads/{board_id}/{item_id}"];
-    // What is about the whole instance is for keys of no org, and is walked with one.
-    let an_orgs = !template.starts_with("/ops/instance");
-    item.get("get").is_some() && an_orgs && !elsewhere.contains(&template)
-}

@@ -2,7 +2,10 @@
 
 use std::time::Instant;
 
-use tests::harness::{Answer, PATIENCE, wait_until};
+use tests::{
+    document::Document,
+    harness::{Answer, PATIENCE, wait_until},
+};
 
 use super::fixture::{METRICS, Reads, USERS};
 
@@ -170,6 +173,7 @@ async fn a_refusal_is_a_problem_with_the_requests_id() {
     let good = Asked { reads: &reads, key: reads.key.clone() };
     let (narrow, none) =
         (Asked { reads: &reads, key: metrics }, Asked { reads: &reads, key: "lp_x".to_owned() });
+    let document = Document::of(&reads.api).await;
     for (asked, path, status, kind) in [
         (&good, "/v1/leads?from=soon", 400, "invalid-parameters"),
         (&good, "/openapi.json?x=1", 400, "invalid-parameters"),
@@ -189,5 +193,8 @@ async fn a_refusal_is_a_problem_with_the_requests_id() {
         assert_eq!(body["type"], format!("urn:leadpulse:problem:{kind}"), "{path}");
         assert_eq!((&body["status"], &body["request_id"]), (&status.into(), &"mine-1".into()));
         assert_eq!(refused.header("retry-after").is_some(), status == 503, "{path}");
+        if document.has(path) {
+            document.check("GET", path, &refused);
+        }
     }
 }

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use tests::harness::{PATIENCE, wait_until};
+use tests::harness::{PATIENCE, Service, wait_until};
 
 use super::fixture::Reads;
 
-struct Listener(reqwest::Response, String);
+pub(super) struct Listener(reqwest::Response, String);
 
 impl Listener {
     async fn connect(reads: &Reads, last: Option<&str>) -> Self {
@@ -14,12 +14,12 @@ impl Listener {
     }
 
     async fn connect_as(key: &str, reads: &Reads, last: Option<&str>) -> Self {
-        Self::open(key, reads, "/v1/stream", last).await
+        Self::open(key, &reads.api, "/v1/stream", last).await
     }
 
-    async fn open(key: &str, reads: &Reads, path: &str, last: Option<&str>) -> Self {
+    pub(super) async fn open(key: &str, api: &Service, path: &str, last: Option<&str>) -> Self {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut request = client.get(format!("{}{path}", reads.api.url())).bearer_auth(key);
+        let mut request = client.get(format!("{}{path}", api.url())).bearer_auth(key);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -29,13 +29,18 @@ impl Listener {
     }
 
     /// The next event, whole.
-    async fn next(&mut self) -> String {
+    pub(super) async fn next(&mut self) -> String {
         self.next_if_any().await.expect("the stream goes on")
     }
 
     /// None at the end of the stream.
     async fn next_if_any(&mut self) -> Option<String> {
         tokio::time::timeout(PATIENCE, self.read()).await.unwrap()
+    }
+
+    /// None if there is no event in this time.
+    pub(super) async fn next_within(&mut self, time: Duration) -> Option<String> {
+        tokio::time::timeout(time, self.read()).await.ok().flatten()
     }
 
     async fn read(&mut self) -> Option<String> {
@@ -81,7 +86,7 @@ async fn a_hint_names_the_topics_that_changed_and_who_asked_for_others_hears_not
     let reads = Reads::start(false, &[]).await;
     let metrics = reads.ground.create_key("demo", &["metrics:read"]);
     let open = async |key: &str, topics: &str| {
-        Listener::open(key, &reads, &format!("/v1/stream{topics}"), None).await
+        Listener::open(key, &reads.api, &format!("/v1/stream{topics}"), None).await
     };
     let mut listeners = [
         (open(&reads.key, "").await, r#""topics":["leads","metrics"]"#),
@@ -103,7 +108,7 @@ async fn a_hint_names_the_topics_that_changed_and_who_asked_for_others_hears_not
         assert!(event.contains(metrics_alone) && event.contains("id: 6"), "{event}");
     }
     let leads = "/v1/stream?topics=leads";
-    let mut late = Listener::open(&reads.key, &reads, leads, Some("5")).await;
+    let mut late = Listener::open(&reads.key, &reads.api, leads, Some("5")).await;
     reads.applied(7).await;
     reads.publish().await;
     for (listener, topics) in &mut listeners {
@@ -111,7 +116,7 @@ async fn a_hint_names_the_topics_that_changed_and_who_asked_for_others_hears_not
         assert!(event.contains(*topics) && event.contains("id: 7"), "{event}");
     }
     assert!(late.next().await.contains("id: 7"), "it had missed nothing about leads");
-    let mut late = Listener::open(&reads.key, &reads, leads, Some("6")).await;
+    let mut late = Listener::open(&reads.key, &reads.api, leads, Some("6")).await;
     assert!(late.next().await.contains("id: 7"), "it had missed that");
     for (key, topics, status) in
         [(&metrics, "leads", 403), (&reads.key, "users", 400), (&reads.key, "", 400)]

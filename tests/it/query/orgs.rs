@@ -1,52 +1,148 @@
-//! Nothing of one org is to be had with another's key: no row, no name, no cached answer, no tag.
+//! Nothing of one org is to be had with another's key: no row, no name, no cached answer, no tag; and
+//! nothing of it can be changed.
 
-use super::fixture::{LETTER, METRICS, Reads, USERS, walks};
+use serde_json::Value;
+use tests::{
+    document::Document,
+    generate::{Size, seeded_history},
+    harness::{Answer, Projection, Service, Setup},
+    rules::Rules,
+};
+
+use super::{
+    fixture::{LETTER, Reads},
+    live::Listener,
+};
+
+/// As the projector tells of a change.
+const RAISED: &str = "
+with raised as (update org_version set version = version + 1 where org_id = 'demo' returning version)
+select pg_notify('leadpulse_version', 'demo:' || version) from raised";
+
+/// A route of the document, with everything in it that one org owns.
+struct Route<'d> {
+    template: &'d str,
+    post: bool,
+    path: String,
+}
+
+impl Route<'_> {
+    async fn ask(&self, api: &Service, key: Option<&str>, more: &[(&str, &str)]) -> Answer {
+        let bearer = format!("Bearer {}", key.unwrap_or_default());
+        let mut headers = more.to_vec();
+        if let Some(key) = key {
+            headers.extend([("authorization", bearer.as_str()), ("x-api-key", key)]);
+        }
+        match self.post {
+            true => api.post(&self.path, &headers, "").await.unwrap(),
+            false => api.get(&self.path, &headers).await.unwrap(),
+        }
+    }
+}
+
+fn routes<'d>(document: &'d Value, owned: &[(&str, String)]) -> Vec<Route<'d>> {
+    let paths = document["paths"].as_object().unwrap();
+    let routes = paths.iter().flat_map(|(template, item)| {
+        let methods = item.as_object().unwrap().keys();
+        methods.map(move |method| {
+            let mut path = template.clone();
+            for (name, value) in owned {
+                path = path.replace(&format!("{{{name}}}"), value);
+            }
+            path += match template.as_str() {
+                "/v1/search" => "?q=lead+1",
+                _ if template.ends_with("/retry") || template.ends_with("/skip") => {
+                    "?reason=test&seq=1"
+                }
+                _ if method == "post" => "?reason=test",
+                _ => "",
+            };
+            Route { template, post: method == "post", path }
+        })
+    });
+    routes.collect()
+}
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_route_of_the_document_shows_another_org_nothing() {
-    let reads = Reads::start(true, &[]).await;
-    reads.fill(40).await;
-    reads.run(METRICS, 4).await;
-    reads.run(USERS, 4).await;
-    reads.run(LETTER, 1).await;
-    let other = reads.ground.create_key("other", &[]);
-    let document = reads.api.page("/openapi.json").await.json();
-    let paths = document["paths"].as_object().unwrap();
-    assert!(paths.len() >= 17, "{paths:?}");
-    for (template, item) in paths {
-        if !walks(template, item) {
+async fn every_route_of_the_document_shows_another_org_nothing_and_lets_it_change_nothing() {
+    let mut projection = Projection::start(Setup::default()).await;
+    let size = Size { items: 12, events: 200..201 };
+    let now = chrono::Utc::now().timestamp_micros();
+    projection.publish(&seeded_history(&Rules::default(), &size, now, 81)).await;
+    projection.check().await;
+    let pool = projection.ground.database.pool.clone();
+    sqlx::query(LETTER).bind(4_i64).execute(&pool).await.unwrap();
+    let (board, item, name): (i64, i64, String) = sqlx::query_as(
+        "select board_id, item_id, name from lead_fact where lifecycle <> 'deleted' and name <> '' limit 1",
+    )
+    .fetch_one(&pool)
+    .await
+    .unwrap();
+    let user: String = sqlx::query_scalar("select name from monday_user where name <> '' limit 1")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    let agent: i64 = sqlx::query_scalar("select agent_id from agent_metrics limit 1")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    let api = projection.ground.start("query-api").unwrap();
+    api.wait_until_ready().await;
+    let [mine, theirs] = ["demo", "other"].map(|org| projection.ground.create_key(org, &[]));
+    let document = api.page("/openapi.json").await.json();
+    let checked = Document::of(&api).await;
+    let owned = [
+        ("board_id", board.to_string()),
+        ("item_id", item.to_string()),
+        ("seq", "1".to_owned()),
+        ("agent_id", agent.to_string()),
+    ];
+    let (item, agent) = (format!("\"item_id\":\"{item}\""), format!("\"agent_id\":\"{agent}\""));
+    let words = [name.as_str(), &user, &item, &agent, "Dana", "Asia/"];
+    let routes = routes(&document, &owned);
+    assert!(routes.len() >= 40, "{}", routes.len());
+    let mut changes = 0;
+    for route in &routes {
+        let Route { template, post, path } = route;
+        let method = if *post { "POST" } else { "GET" };
+        let anonymous = route.ask(&api, None, &[]).await;
+        assert_eq!(anonymous.status, 401, "{path}");
+        checked.check(method, path, &anonymous);
+        if *template == "/v1/stream" {
             continue;
         }
-        let path = template
-            .replace("{board_id}", "9002")
-            .replace("{item_id}", "1")
-            .replace("{seq}", "1")
-            .replace("{agent_id}", "7001");
-        let query = if path == "/v1/search" { "?q=lead+1" } else { "" };
-        let path = format!("{path}{query}");
-        let old = path.starts_with("/outcomes");
-        let as_key = |key: &str| match old {
-            true => ("x-api-key", key.to_owned()),
-            false => ("authorization", format!("Bearer {key}")),
+        // Mine first, so that it is in every cache; what would change something is theirs to try alone.
+        let of_the_instance = template.starts_with("/ops/instance");
+        let mut tag = "\"none\"".to_owned();
+        if !post {
+            let answer = route.ask(&api, Some(&mine), &[]).await;
+            assert_eq!(answer.status, if of_the_instance { 403 } else { 200 }, "{answer:?}");
+            tag = answer.header("etag").unwrap_or(&tag).to_owned();
+        }
+        changes += usize::from(*post);
+        let answer = route.ask(&api, Some(&theirs), &[("if-none-match", &tag)]).await;
+        let expected = match (of_the_instance, template.contains('{')) {
+            (true, _) => 403,
+            (false, true) => 404,
+            (false, false) => 200,
         };
-        // Mine first, so that it is in every cache.
-        let (name, value) = as_key(&reads.key);
-        let mine = reads.api.get(&path, &[(name, &value)]).await.unwrap();
-        assert_eq!(mine.status, 200, "{path}: {mine:?}");
-        let tag = mine.header("etag").unwrap_or("\"none\"").to_owned();
-        let (name, value) = as_key(&other);
-        let theirs =
-            reads.api.get(&path, &[(name, &value), ("if-none-match", &tag)]).await.unwrap();
-        assert!(matches!(theirs.status, 200 | 404), "{path}: {theirs:?}");
-        if template.contains('{') {
-            assert_eq!(theirs.status, 404, "{path}");
+        assert_eq!(answer.status, expected, "{path}: {answer:?}");
+        for word in words {
+            assert!(!answer.body.contains(word), "{path} tells {word}: {answer:?}");
         }
-        for word in ["Lead ", "7001", "Dana", "example.com", "finance", "Asia/"] {
-            assert!(!theirs.body.contains(word), "{path} tells {word}: {theirs:?}");
-        }
-        let anonymous = reads.api.page(&path).await;
-        assert_eq!(anonymous.status, 401, "{path}");
+        checked.check(method, path, &answer);
     }
+    assert!(changes >= 10, "{changes}");
+    projection.check().await;
+    let letters: i64 =
+        sqlx::query_scalar("select count(*) from dead_letter").fetch_one(&pool).await.unwrap();
+    assert_eq!(letters, 4);
+
+    let mut own = Listener::open(&mine, &api, "/v1/stream", None).await;
+    let mut foreign = Listener::open(&theirs, &api, "/v1/stream", None).await;
+    sqlx::query(RAISED).execute(&pool).await.unwrap();
+    assert!(own.next().await.contains("event: changed"));
+    assert_eq!(foreign.next_within(std::time::Duration::from_secs(1)).await, None);
 }
 
 /// Nor of any org with a key of the whole instance, which is good for the operators' commands alone.
