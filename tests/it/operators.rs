@@ -27,7 +27,7 @@ fn history(items: i64, events: usize, seed: u64) -> Vec<String> {
 }
 
 fn setup() -> Setup {
-    let ttl = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS".to_owned(), "800".to_owned());
+    let ttl = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS".to_owned(), "3000".to_owned());
     Setup { redis: false, environment: vec![ttl], ..Setup::default() }
 }
 

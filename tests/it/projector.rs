@@ -30,11 +30,14 @@ fn history(items: i64, events: usize, seed: u64) -> Vec<String> {
 /// Without Redis: the projector knows none.
 fn setup(environment: &[(&str, &str)]) -> Setup {
     let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-    // A lease of five seconds would make a test of kills a test of patience.
-    let usual = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS", "800");
+    let usual = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS", "3000");
     let environment = [usual].iter().chain(environment).map(own).collect();
     Setup { redis: false, environment, ..Setup::default() }
 }
+
+/// For tests that kill the projector again and again, and wait for its lease each time. A machine that is busy may
+/// let one so short lapse, too.
+const SHORT_LEASE: (&str, &str) = ("LEADPULSE_PROJECTOR_LEASE_TTL_MS", "800");
 
 /// The full length of a test is for `--long`; every run has a short one.
 fn long(full: usize, short: usize) -> usize {

@@ -144,7 +144,7 @@ async fn a_file_has_what_was_asked_for_also_where_the_position_has_gone_back() {
 async fn files_that_nobody_takes_fill_the_disk_to_its_bound_and_for_a_while() {
     let bounds = [
         ("LEADPULSE_QUERY_API_EXPORT_DISK_MIB", "30"),
-        ("LEADPULSE_QUERY_API_TRANSFER_SILENCE_MS", "8000"),
+        ("LEADPULSE_QUERY_API_TRANSFER_SILENCE_MS", "15000"),
     ];
     let reads = Reads::start(false, &bounds).await;
     reads.fill(100_000).await;

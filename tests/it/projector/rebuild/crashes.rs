@@ -3,6 +3,7 @@ use std::process::Stdio;
 use tests::harness::{PATIENCE, Projection, Setup, wait_until};
 
 use super::{bytes, history, number, operator, rebuild, refused, setup};
+use crate::projector::SHORT_LEASE;
 
 /// Every step at which a rebuild may die, in order, with the command that gets there.
 const STEPS: &[(&str, &str)] = &[
@@ -30,7 +31,7 @@ async fn silent(projection: &Projection) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_any_phase_a_rebuild_goes_on_where_it_was() {
-    let mut projection = Projection::start(setup(&[])).await;
+    let mut projection = Projection::start(setup(&[SHORT_LEASE])).await;
     projection.publish(&history(400, 3000, 51)).await;
     projection.check().await;
     let salt = history(400, 800, 52);
@@ -63,7 +64,7 @@ async fn killed_at_any_phase_a_rebuild_goes_on_where_it_was() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_operators_one_is_told_no_and_an_abort_ends_the_others_work() {
-    let mut projection = Projection::start(setup(&[])).await;
+    let mut projection = Projection::start(setup(&[SHORT_LEASE])).await;
     projection.publish(&history(20, 600, 53)).await;
     projection.check().await;
     let first = projection
@@ -93,7 +94,8 @@ async fn of_two_operators_one_is_told_no_and_an_abort_ends_the_others_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_restarted_in_the_middle_ends_the_process_and_loses_nothing() {
-    let mut projection = Projection::start(Setup { own_postgres: true, ..setup(&[]) }).await;
+    let mut projection =
+        Projection::start(Setup { own_postgres: true, ..setup(&[SHORT_LEASE]) }).await;
     projection.publish(&history(40, 1500, 54)).await;
     projection.check().await;
     for step in ["rebuild-copied", "rebuild-index", "rebuild-swap"] {

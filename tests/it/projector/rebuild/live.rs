@@ -78,9 +78,9 @@ async fn reader(
     seen
 }
 
-fn p99(samples: &mut [Duration]) -> Duration {
+fn percentile(samples: &mut [Duration], percent: usize) -> Duration {
     samples.sort_unstable();
-    samples.get(samples.len() * 99 / 100).copied().unwrap_or_default()
+    samples.get(samples.len() * percent / 100).copied().unwrap_or_default()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -138,9 +138,11 @@ async fn a_rebuild_under_traffic_is_seen_by_no_reader_and_equals_the_live_tables
         seen.during.extend(one.during);
     }
     let lock = swapped["lock_ms"].as_f64().unwrap();
-    let (quiet, during) = (p99(&mut seen.quiet), p99(&mut seen.during));
+    // In a short run a pause of the machine is the hundredth of all that is read.
+    let most = long(99, 90);
+    let (quiet, during) = (percentile(&mut seen.quiet, most), percentile(&mut seen.during, most));
     println!(
-        "rebuild of {events} events under traffic: lock {lock:.1} ms, try {}, {} reads at p99 {quiet:?} without and \
+        "rebuild of {events} events under traffic: lock {lock:.1} ms, try {}, {} reads at p{most} {quiet:?} without and \
          {} at {during:?} with it",
         swapped["tries"],
         seen.quiet.len(),
