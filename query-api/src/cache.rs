@@ -93,6 +93,8 @@ pub(crate) enum Origin {
     Near,
     /// From memory, and being made anew.
     Stale,
+    /// Another request of this process was making it, and this one waited.
+    Collapsed,
     Far,
     Database,
     /// The versions are not known, so nothing may be cached.
@@ -100,13 +102,14 @@ pub(crate) enum Origin {
 }
 
 impl Origin {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Near, Self::Stale, Self::Far, Self::Database, Self::Uncached];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Near, Self::Stale, Self::Collapsed, Self::Far, Self::Database, Self::Uncached];
 
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Near => "memory",
             Self::Stale => "stale",
+            Self::Collapsed => "collapsed",
             Self::Far => "redis",
             Self::Database => "database",
             Self::Uncached => "bypass",
@@ -117,6 +120,7 @@ impl Origin {
         HeaderValue::from_static(match self {
             Self::Near => "memory; hit",
             Self::Stale => "memory; hit; detail=stale-while-revalidate",
+            Self::Collapsed => "memory; fwd=miss; collapsed",
             Self::Far => "redis; hit, memory; fwd=miss; stored",
             Self::Database => "memory; fwd=miss; stored",
             Self::Uncached => "memory; fwd=bypass",

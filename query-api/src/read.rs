@@ -210,7 +210,7 @@ pub(crate) async fn find<R: Read>(
     app.applied.wait(&app.pool, question.min_seq, Instant::now() + BEHIND).await?;
     let turn = app.cache.flight(&key).turn().await?;
     if let Some(entry) = app.cache.made_since(&key, question.min_seq, asked) {
-        return Ok((entry, Origin::Near));
+        return Ok((entry, Origin::Collapsed));
     }
     let fetched = fetch(app, question, &key).await;
     turn.end(&fetched);

@@ -51,16 +51,18 @@ impl Tally {
         }
     }
 
-    /// Reads and hit rates: of all reads those from memory, and of those that memory did not have, Redis'.
+    /// Reads and hit rates: of all reads those from memory, and of those that memory did not have and nobody else
+    /// was making, Redis'.
     pub(super) fn view(&self) -> Value {
         let mut families = Map::new();
         for (family, counts) in self.all() {
             let of = |origin: Origin| counts[origin as usize];
             let memory = of(Origin::Near) + of(Origin::Stale);
             let (redis, made) = (of(Origin::Far), of(Origin::Database) + of(Origin::Uncached));
+            let reads = counts.iter().sum();
             let view = json!({
-                "reads": memory + redis + made,
-                "memory_hit_rate": rate(memory, memory + redis + made),
+                "reads": reads,
+                "memory_hit_rate": rate(memory, reads),
                 "redis_hit_rate": rate(redis, redis + made),
             });
             families.insert(family.to_owned(), view);

@@ -148,6 +148,13 @@ async fn a_crowd_on_one_key_asks_postgres_once() {
     let crowd = (0..200).map(|_| reads.get("/v1/leads?limit=200&q=lead"));
     let answers = futures_util::future::join_all(crowd).await;
     assert!(answers.iter().all(|answer| answer.status == 200 && answer.body == answers[0].body));
+    // One makes it, and the others say that they waited for it, or came later.
+    let said = |what: &str| {
+        answers.iter().filter(|answer| answer.header("cache-status") == Some(what)).count()
+    };
+    let (made, waited) = (said("memory; fwd=miss; stored"), said("memory; fwd=miss; collapsed"));
+    assert_eq!((made, made + waited + said("memory; hit")), (1, 200));
+    assert!(waited > 0);
     let log = reads.api.log_text();
     let asked = log
         .lines()
