@@ -24,7 +24,7 @@ use crate::{
     consistency::Head,
     cursor::Signer,
     db,
-    export::{Disk, Exports},
+    export::Exports,
     front::{Front, Meanings},
     http::routes,
     limits::Limits,
@@ -36,8 +36,6 @@ use crate::{
 
 /// Connections for `/ops`.
 const OPERATORS: u32 = 3;
-/// Connections for exports of leads: as many are read at the same time.
-const EXPORTS: u32 = 2;
 /// Repairs by `/ops` at the same time.
 const REPAIRS: usize = 4;
 /// Answers that are made anew at the same time while the old ones are served.
@@ -64,9 +62,8 @@ pub async fn run(config: Config) -> Result<()> {
     let head = head.context("the NATS URL can't be used")?;
     let operators = config::Postgres { max_connections: OPERATORS, ..config.postgres.clone() };
     let operators = projector::store::pool(&operators).context("the Postgres URL can't be used")?;
-    let exports = config::Postgres { max_connections: EXPORTS, ..config.postgres.clone() };
-    let exports = db::pool(&exports).context("the Postgres URL can't be used")?;
-    let disk = Disk::of_mib(config.query_api.export_disk_mib);
+    let exports = Exports::new(&config.postgres, config.query_api.export_disk_mib, &config.orgs);
+    let exports = exports.context("the Postgres URL can't be used")?;
     let app = Arc::new(App {
         hub: Hub::default(),
         ops: Tools::new(Arc::new(config.clone()), operators, head.jetstream()),
@@ -86,7 +83,7 @@ pub async fn run(config: Config) -> Result<()> {
         cursors: Signer::default(),
         limits: Limits::new(config.query_api.rate_limit, config.query_api.org_rate_limit),
         pool: pool.clone(),
-        exports: Exports { pool: exports, disk },
+        exports,
     });
     let postgres = health.dependency("postgres", Need::Required);
     let nats = health.dependency("nats", Need::Optional);

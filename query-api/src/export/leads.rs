@@ -8,15 +8,19 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use tokio::time::{Instant, timeout};
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{Instant, timeout},
+};
 
 use super::{csv, spool::Writer};
 use crate::{
     asked::Asked,
     auth::Scope,
+    cache::Origin,
     db::Snapshot,
     download,
-    header::{AS_OF, SEQ},
+    header::{AS_OF, CACHE_STATUS, SEQ},
     leads::Selection,
     problem::Problem,
     read::BEHIND,
@@ -70,7 +74,7 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
     params.finish()?;
 
     app.applied.wait(&app.pool, min_seq, Instant::now() + BEHIND).await?;
-    let (file, taken) = app.exports.disk.file()?;
+    let (turn, file, taken) = app.exports.begin(&caller.org.id).await?;
     let snapshot = Snapshot::open(&app.exports.pool).await?;
     let (seq, at) = (snapshot.seq, snapshot.at);
     app.applied.note(seq);
@@ -78,7 +82,7 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
         return Err(Problem::Behind { asked: min_seq, applied: seq });
     }
     let head = format!("{}{}", if bom { csv::BOM } else { "" }, csv::header(&COLUMNS));
-    let export = Export { snapshot, org_id: caller.org.id.clone(), selection };
+    let export = Export { snapshot, org_id: caller.org.id.clone(), selection, _turn: turn };
     tokio::spawn(fill(file, head, export));
     let silence = app.ops.config.query_api.transfer_silence;
     let mut response = download::body(taken, silence).into_response();
@@ -87,6 +91,7 @@ pub(crate) async fn leads_csv(asked: Asked) -> Result<Response, Problem> {
     let file = HeaderValue::from_static("attachment; filename=\"leads.csv\"");
     headers.insert(header::CONTENT_DISPOSITION, file);
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.insert(CACHE_STATUS, Origin::Uncached.status());
     headers.insert(SEQ, HeaderValue::from(seq));
     if let Ok(at) = HeaderValue::try_from(value::instant(at)) {
         headers.insert(AS_OF, at);
@@ -99,6 +104,7 @@ struct Export {
     snapshot: Snapshot,
     org_id: String,
     selection: Selection,
+    _turn: OwnedSemaphorePermit,
 }
 
 async fn fill(file: Writer, head: String, export: Export) {

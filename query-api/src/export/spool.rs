@@ -27,12 +27,17 @@ const PIECE: u64 = 128 * 1024;
 /// A client that has not taken all by then gets no more; a million leads in this time are some 70 kB a second.
 const WITHIN: Duration = Duration::from_secs(60 * 60);
 
-/// The room that there is on disk for all files together.
-pub(crate) struct Disk(Arc<Semaphore>);
+/// The room that there is on disk for the files of one org, and of all orgs together.
+#[derive(Clone)]
+pub(super) struct Disk {
+    own: Arc<Semaphore>,
+    all: Arc<Semaphore>,
+    kib: usize,
+}
 
 /// What one file takes of it, until nobody has the file any more.
 struct Taken {
-    disk: Arc<Semaphore>,
+    disk: Disk,
     kib: AtomicUsize,
 }
 
@@ -57,14 +62,22 @@ struct Progress {
 }
 
 impl Disk {
-    pub(crate) fn of_mib(mib: u32) -> Self {
+    pub(super) fn of_mib(mib: u32) -> Self {
         let kib = usize::try_from(mib).unwrap_or(usize::MAX).saturating_mul(1024);
-        Self(Arc::new(Semaphore::new(kib.min(Semaphore::MAX_PERMITS))))
+        let kib = kib.min(Semaphore::MAX_PERMITS);
+        let all = Arc::new(Semaphore::new(kib));
+        Self { own: Arc::new(Semaphore::new(kib)), all, kib }
+    }
+
+    /// For one org, a part of it.
+    pub(super) fn share(&self, parts: usize) -> Self {
+        let kib = self.kib / parts;
+        Self { own: Arc::new(Semaphore::new(kib)), all: Arc::clone(&self.all), kib }
     }
 
     /// A file without a name, which is gone when both ends are: nothing is left behind by a process that dies.
     pub(super) fn file(&self) -> Result<(Writer, Reader), Problem> {
-        if self.0.available_permits() == 0 {
+        if self.own.available_permits().min(self.all.available_permits()) == 0 {
             tracing::warn!("no room for an export: `query_api.export_disk_mib` is used up");
             return Err(Problem::Unavailable);
         }
@@ -73,7 +86,7 @@ impl Disk {
             Problem::Unavailable
         })?;
         let (progress, seen) = watch::channel(Progress::default());
-        let taken = Arc::new(Taken { disk: Arc::clone(&self.0), kib: AtomicUsize::new(0) });
+        let taken = Arc::new(Taken { disk: self.clone(), kib: AtomicUsize::new(0) });
         let writer = Writer { file: writer, progress, taken: Arc::clone(&taken) };
         let until = Instant::now() + WITHIN;
         Ok((writer, Reader { file: reader, at: 0, until, progress: seen, _taken: taken }))
@@ -89,8 +102,14 @@ fn ends() -> io::Result<(File, File)> {
 impl Taken {
     fn take(&self, bytes: usize) -> anyhow::Result<()> {
         let kib = bytes.div_ceil(1024);
-        let permits = self.disk.try_acquire_many(u32::try_from(kib)?);
-        permits.context("`query_api.export_disk_mib` is used up")?.forget();
+        let permits = u32::try_from(kib)?;
+        let [own, all] =
+            [&self.disk.own, &self.disk.all].map(|room| room.try_acquire_many(permits));
+        let (own, all) = own
+            .and_then(|own| Ok((own, all?)))
+            .context("`query_api.export_disk_mib` is used up")?;
+        own.forget();
+        all.forget();
         self.kib.fetch_add(kib, Ordering::Relaxed);
         Ok(())
     }
@@ -98,7 +117,9 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.disk.add_permits(*self.kib.get_mut());
+        let kib = *self.kib.get_mut();
+        self.disk.own.add_permits(kib);
+        self.disk.all.add_permits(kib);
     }
 }
 

@@ -39,10 +39,7 @@ async fn the_leaderboard_is_a_table_too() {
 
 /// A file of more than what the sockets hold on the way, of which the client has read the beginning.
 async fn begun(reads: &Reads) -> (reqwest::Response, Vec<u8>) {
-    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build();
-    let url = format!("{}/v1/export/leads.csv?lifecycle=all", reads.api.url());
-    let mut file = client.unwrap().get(url).bearer_auth(&reads.key).send().await.unwrap();
-    assert_eq!(file.status(), 200);
+    let mut file = begun_as(reads, &reads.key, "/v1/export/leads.csv?lifecycle=all").await;
     let beginning = file.chunk().await.unwrap().unwrap().to_vec();
     (file, beginning)
 }
@@ -121,6 +118,48 @@ async fn more_files_at_once_than_there_are_connections_for_are_refused() {
     assert_eq!(ask().await.status, 200);
 }
 
+/// Of several orgs none has all the connections for exports.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_org_that_reads_many_files_keeps_no_other_org_waiting() {
+    let reads = Reads::start(false, &[]).await;
+    reads.fill(10).await;
+    let other = reads.ground.create_key("other", &[]);
+    let pool = &reads.ground.database.pool;
+    let mut lock = pool.begin().await.unwrap();
+    sqlx::query("lock table lead_fact in access exclusive mode").execute(&mut *lock).await.unwrap();
+    let waiting = async || -> i64 {
+        let sql = "select count(*) from pg_stat_activity
+            where datname = current_database() and application_name = 'query-api' and wait_event_type = 'Lock'";
+        sqlx::query_scalar(sql).fetch_one(pool).await.unwrap()
+    };
+    let ask = |key: &str| {
+        let request = reqwest::Client::builder().no_proxy().build().unwrap();
+        let request = request.get(format!("{}/v1/export/leads.csv", reads.api.url()));
+        tokio::spawn(request.bearer_auth(key).send())
+    };
+    let mine = [ask(&reads.key), ask(&reads.key), ask(&reads.key)];
+    wait_until("two are being read", PATIENCE, async || waiting().await == 2).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(waiting().await, 2, "the last connection is for others");
+    let theirs = ask(&other);
+    wait_until("another org's is, too", PATIENCE, async || waiting().await == 3).await;
+    lock.rollback().await.unwrap();
+    assert_eq!(theirs.await.unwrap().unwrap().status(), 200);
+    let mut read = 0;
+    for file in mine {
+        read += usize::from(file.await.unwrap().unwrap().status() == 200);
+    }
+    assert!(read >= 2, "{read}");
+}
+
+async fn begun_as(reads: &Reads, key: &str, path: &str) -> reqwest::Response {
+    let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(60)).build();
+    let url = format!("{}{path}", reads.api.url());
+    let file = client.unwrap().get(url).bearer_auth(key).send().await.unwrap();
+    assert_eq!(file.status(), 200);
+    file
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_has_what_was_asked_for_also_where_the_position_has_gone_back() {
     let reads = Reads::start(false, &[]).await;
@@ -143,7 +182,7 @@ async fn a_file_has_what_was_asked_for_also_where_the_position_has_gone_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn files_that_nobody_takes_fill_the_disk_to_its_bound_and_for_a_while() {
     let bounds = [
-        ("LEADPULSE_QUERY_API_EXPORT_DISK_MIB", "30"),
+        ("LEADPULSE_QUERY_API_EXPORT_DISK_MIB", "60"),
         ("LEADPULSE_QUERY_API_TRANSFER_SILENCE_MS", "15000"),
     ];
     let reads = Reads::start(false, &bounds).await;
