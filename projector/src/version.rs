@@ -1,5 +1,9 @@
 //! The versions of the orgs' read models: raised after commit, debounced. Cached answers carry them in
 //! their keys, so nothing is ever deleted from a cache.
+//!
+//! A version is the time at which it was raised, in milliseconds, or one more than the one before if that is
+//! more: after a restore from an older copy none comes again under which a cache has answers of other data.
+//! As many of its steps are counted as being of AgentMetrics alone as were made for them.
 
 use std::{
     collections::BTreeMap,
@@ -65,18 +69,23 @@ pub(crate) async fn raise(
     executor: impl sqlx::PgExecutor<'_>,
     touched: impl IntoIterator<Item = (String, Topic)>,
 ) -> Result<(), sqlx::Error> {
-    let (orgs, of_metrics): (Vec<String>, Vec<i64>) =
-        touched.into_iter().map(|(org, topic)| (org, i64::from(topic == Topic::Metrics))).unzip();
+    let (orgs, of_metrics): (Vec<String>, Vec<bool>) =
+        touched.into_iter().map(|(org, topic)| (org, topic == Topic::Metrics)).unzip();
     if orgs.is_empty() {
         return Ok(());
     }
     crash_point!("version");
     sqlx::query(
-        "with raised as (
+        "with touched as (
+             select org_id, of_metrics, (extract(epoch from clock_timestamp()) * 1000)::bigint as version
+             from unnest($1::text[], $2::boolean[]) as touched (org_id, of_metrics)),
+         raised as (
              insert into org_version as known (org_id, version, of_metrics)
-             select org_id, 1, of_metrics from unnest($1::text[], $2::bigint[]) as touched (org_id, of_metrics)
-             on conflict (org_id) do update set version = known.version + 1,
-                 of_metrics = known.of_metrics + excluded.of_metrics, updated_at = now()
+             select org_id, version, case when of_metrics then version else 0 end from touched
+             on conflict (org_id) do update set version = greatest(known.version + 1, excluded.version),
+                 of_metrics = known.of_metrics + case when excluded.of_metrics > 0
+                     then greatest(known.version + 1, excluded.version) - known.version else 0 end,
+                 updated_at = now()
              returning org_id, version)
          select pg_notify('leadpulse_version', org_id || ':' || version) from raised",
     )

@@ -33,7 +33,7 @@ use hub::{Hint, Place, Subscription};
 
 /// A comment keeps proxies from closing a silent stream.
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Between two looks whether the key is still good; the streams of one key share what is found for a second.
+/// Between two looks whether the key is still good, as far as it is known (`auth/known.rs`).
 const LOOK: Duration = Duration::from_millis(500);
 /// What a client may want to hear about.
 const TOPICS: [(&str, Topic); 2] = [("leads", Topic::Leads), ("metrics", Topic::Metrics)];

@@ -20,6 +20,7 @@ use super::{
 use crate::{
     reader,
     store::{self, AGENTS, PROJECTION, RETURNED, SKIPPED, signed},
+    version::{self, Topic},
 };
 
 /// The swap waits for readers at most this long, and others behind it; then it steps back and tries again.
@@ -288,13 +289,10 @@ async fn take_position(
     .execute(&mut *connection)
     .await?;
     store::swap_mapping(connection, &rebuild.mapping_hash, incoming == SHADOW).await?;
-    connection
-        .execute(
-            "with raised as (
-                 update org_version set version = version + 1, updated_at = now() returning org_id, version)
-             select pg_notify('leadpulse_version', org_id || ':' || version) from raised",
-        )
-        .await?;
+    let orgs: Vec<String> =
+        sqlx::query_scalar("select org_id from org_version").fetch_all(&mut *connection).await?;
+    let everything = orgs.into_iter().map(|org| (org, Topic::Leads));
+    version::raise(&mut *connection, everything).await?;
     let phase = if incoming == SHADOW { "swapped" } else { "rolled_back" };
     let entered = sqlx::query(
         "update rebuild set phase = $3, phase_at = now(), swapped_at = now(), swapped_seq = $4

@@ -76,6 +76,33 @@ async fn a_schema_that_is_older_than_the_binary_is_migrated_by_the_projector_and
     assert_eq!(types(&projection, &["status"]).0, Some(0));
 }
 
+/// Under a version that came again, a cache would have answers of data that are no more.
+#[tokio::test]
+async fn after_a_restore_from_an_older_copy_no_version_comes_again() {
+    let mut projection = Projection::start(setup(&[])).await;
+    let pool = projection.ground.database.pool.clone();
+    let version = async || -> i64 {
+        let sql = "select coalesce(max(version), 0) from org_version where org_id = $1";
+        sqlx::query_scalar(sql).bind(ORG).fetch_one(&pool).await.unwrap()
+    };
+    let mut versions = vec![0];
+    for seed in 57..61 {
+        projection.publish(&history(10, 20, seed)).await;
+        projection.check().await;
+        let last = *versions.last().unwrap();
+        wait_until("the change is told", PATIENCE, async || version().await > last).await;
+        // Whatever else is to be told of it is told.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        versions.push(version().await);
+    }
+    let restored = "update org_version set version = $1, of_metrics = 0";
+    sqlx::query(restored).bind(versions[1]).execute(&pool).await.unwrap();
+    projection.publish(&history(10, 20, 61)).await;
+    projection.check().await;
+    wait_until("the change is told", PATIENCE, async || version().await != versions[1]).await;
+    assert!(version().await > versions[4], "{versions:?}");
+}
+
 /// What dashboards of leads need not hear of: AgentMetrics that are computed anew.
 #[tokio::test]
 async fn a_version_for_agent_metrics_alone_is_counted_as_such() {
