@@ -6,8 +6,14 @@ use unicode_normalization::UnicodeNormalization;
 /// The form in which texts are compared.
 pub(crate) fn search_form(text: &str) -> String {
     let plain: String = text.nfkc().filter(|c| !is_niqqud(*c)).collect();
-    // Letter by letter, as Postgres does it: of a whole word Rust makes the last sigma another letter.
-    plain.chars().flat_map(char::to_lowercase).collect::<String>().trim().to_owned()
+    // Letter by letter and one for each, as Postgres does it: of a whole word Rust makes the last sigma another
+    // letter, and of the Turkish capital I with its dot two.
+    plain
+        .chars()
+        .filter_map(|letter| letter.to_lowercase().next())
+        .collect::<String>()
+        .trim()
+        .to_owned()
 }
 
 /// Points and accents of Hebrew; the letters stay.

@@ -98,7 +98,7 @@ impl Stored {
 impl Found {
     fn new(stored: Stored, look: Look) -> Self {
         let (good, until) = (stored.is_good(look.now), Moment::at(stored.believed_until(look)));
-        Self { stored, good, until, used: AtomicBool::new(true), unused: AtomicU32::new(0) }
+        Self { stored, good, until, used: AtomicBool::new(false), unused: AtomicU32::new(0) }
     }
 
     pub(super) fn stored(&self) -> &Stored {

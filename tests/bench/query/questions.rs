@@ -81,6 +81,9 @@ pub(super) async fn kinds(stage: &Stage, port: u16) -> Vec<Arc<Kind>> {
         Kind::new("leads of one agent and state", |n| {
             format!("/v1/leads?limit=50&agent_id={}&state=open&to={}", 7000 + n % 500, ago(-1, n))
         }),
+        Kind::new("leads by last activity, page 1 of 50", |n| {
+            format!("/v1/leads?limit=50&date_field=last_activity&to={}", ago(-7, n))
+        }),
         Kind::new("leads, page 10,000 of 10", move |n| {
             let (cursor, limit) = (&deep[n as usize % deep.len()], 10 + n as usize / deep.len());
             format!("/v1/leads?cursor={cursor}&limit={limit}")
