@@ -21,8 +21,9 @@ use tokio::time::{Instant, timeout};
 use crate::{
     asked::Asked,
     auth::Scope,
+    cache::Origin,
     db::{self, Snapshot},
-    header::{AS_OF, SEQ},
+    header::{AS_OF, CACHE_STATUS, SEQ},
     problem::Problem,
     value::{instant, seconds},
 };
@@ -145,6 +146,7 @@ pub(crate) async fn consistency(asked: Asked) -> Result<Response, Problem> {
     let mut response = Json(answer).into_response();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    headers.insert(CACHE_STATUS, Origin::Uncached.status());
     headers.insert(SEQ, HeaderValue::from(applied));
     if let Ok(at) = HeaderValue::try_from(instant(now)) {
         headers.insert(AS_OF, at);

@@ -99,7 +99,7 @@ async fn every_answer_says_of_when_it_is_where_it_comes_from_and_what_is_left() 
             assert_eq!(first.header("cache-control"), Some("private, no-store"), "{path}");
             assert_eq!(
                 (first.header("etag"), first.header("cache-status")),
-                (None, None),
+                (None, Some("memory; fwd=bypass")),
                 "{path}"
             );
             continue;
