@@ -102,7 +102,7 @@ impl Refusal {
 
     /// Its sender has not proved to be anybody.
     pub fn is_of_nobody_known(self) -> bool {
-        matches!(self, Self::NoRoute | Self::UnknownSource | Self::Unauthorized(_))
+        matches!(self, Self::UnknownSource | Self::Unauthorized(_))
     }
 
     /// Was it refused before its body was read?

@@ -19,7 +19,7 @@ use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 use crate::{
     answer::Refusal,
@@ -74,7 +74,13 @@ impl Quarantine {
         counter!("ingest_quarantined_total", "outcome" => kept).increment(1);
         if kept != "stored" {
             let reason = refused.refusal.reason();
-            warn!(reason, outcome = kept, "a refused webhook is not in the quarantine: {kept}");
+            let text = "a refused webhook is not in the quarantine";
+            // A flood has a number in the metrics, and not a line for each of it.
+            if kept.starts_with("too_many") {
+                debug!(reason, outcome = kept, "{text}: {kept}");
+            } else {
+                warn!(reason, outcome = kept, "{text}: {kept}");
+            }
         }
     }
 

@@ -70,8 +70,11 @@ impl Source {
     /// One more refused webhook of this source may be kept, with so many bytes.
     pub(crate) fn quarantines(&self, refusal: Refusal, bytes: usize) -> Result<(), &'static str> {
         let now = Instant::now();
-        let rate = if refusal.body_is_missing() { &self.without_body } else { &self.quarantined };
-        rate.take(1.0, now).then_some(()).ok_or("too_many")?;
+        if refusal.body_is_missing() {
+            // Their entries are small whatever came: their bytes are not taken from the others'.
+            return self.without_body.take(1.0, now).then_some(()).ok_or("too_many");
+        }
+        self.quarantined.take(1.0, now).then_some(()).ok_or("too_many")?;
         let kept = self.quarantined_bytes.take(bytes as f64, now);
         kept.then_some(()).ok_or("too_many_bytes")
     }

@@ -63,7 +63,7 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    pub(crate) fn new(pool: PgPool, orgs: Orgs) -> Self {
+    pub(crate) fn new(pool: &PgPool, orgs: Orgs) -> Self {
         Self { orgs, known: Known::new(pool) }
     }
 
@@ -112,7 +112,7 @@ impl Keys {
     /// Was the caller's key revoked, or did it expire, since the caller was let in? Not known is no.
     pub(crate) async fn is_gone(&self, caller: &Caller) -> bool {
         let Some(found) = &caller.found else { return false };
-        matches!(self.known.good(*found.hash()).await, Err(Problem::Unauthorized))
+        self.known.is_gone(found.hash()).await
     }
 }
 

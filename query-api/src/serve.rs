@@ -75,7 +75,7 @@ pub async fn run(config: Config) -> Result<()> {
         loads: Semaphore::new(loads_limit),
         loads_limit,
         renewals: Arc::new(Semaphore::new(RENEWALS)),
-        keys: Keys::new(pool.clone(), state::orgs(&config.orgs)),
+        keys: Keys::new(&pool, state::orgs(&config.orgs)),
         cache: Cache::new(config.query_api.cache_ttl, Arc::clone(&shared)),
         meanings: Meanings::default(),
         versions: Versions::default(),

@@ -62,7 +62,8 @@ impl Default for Limits {
     }
 }
 
-/// Why no request could be made of what a client has sent. It has its answer already.
+/// Why no request could be made of what a client has sent. It has its answer already, unless it speaks another
+/// protocol: HTTP/2's preface is hung up on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadHead {
     TooSlow,
@@ -71,7 +72,7 @@ pub enum BadHead {
 }
 
 impl BadHead {
-    /// What the client was told.
+    /// What the client was told, if anything.
     pub fn status(self) -> StatusCode {
         match self {
             Self::TooSlow => StatusCode::REQUEST_TIMEOUT,

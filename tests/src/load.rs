@@ -96,13 +96,13 @@ impl Load {
         self.acknowledged.load(Ordering::Relaxed)
     }
 
-    /// An answer comes within five seconds, whatever becomes of the broker. Of those that came late, half may have
-    /// met a machine that pauses; an ingest that waits for longer is late with all of them.
+    /// An answer comes within five seconds, whatever becomes of the broker. Of those that waited for long, a quarter
+    /// may have met a machine that pauses.
     pub fn assert_answered_in_time(&self) {
         let mut waits = self.long_waits.lock().expect("no panic").clone();
         waits.sort_unstable();
-        let middle = waits.get(waits.len() / 2);
-        assert!(middle.is_none_or(|middle| *middle < Duration::from_secs(5)), "{waits:?}");
+        let most = waits.get(waits.len() * 3 / 4);
+        assert!(most.is_none_or(|most| *most < Duration::from_secs(5)), "{waits:?}");
     }
 
     /// Waits until `more` webhooks were acknowledged from now on; says how long it took.

@@ -24,6 +24,9 @@ const PLAIN: [&str; 6] = [
 const VERSION: u8 = 2;
 const REDACTED: &str = "redacted";
 const MAX_HEADERS: usize = 64;
+/// Of an entry without a body, which nobody can release.
+const FEW_HEADERS: usize = 16;
+const MAX_NAME_BYTES: usize = 64;
 const MAX_VALUE_BYTES: usize = 256;
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -59,7 +62,11 @@ impl Entry {
         let Refused { refusal, source, proof, body, .. } = refused;
         let known = (!refused.stranger).then_some(*source);
         let kept = body.get(..limit.min(body.len())).unwrap_or_default();
-        let signature = source.verifier.signature_headers();
+        let missing = refusal.body_is_missing();
+        // What proves a body is of no use without it.
+        let signature = if missing { Vec::new() } else { source.verifier.signature_headers() };
+        let key = key.filter(|_| !missing);
+        let headers = redacted(&proof.headers, if missing { FEW_HEADERS } else { MAX_HEADERS });
         Self {
             v: VERSION,
             reason: refusal.reason().to_owned(),
@@ -68,12 +75,12 @@ impl Entry {
             source: refused.key.to_owned(),
             received_at: Utc::now(),
             trace_id: refused.trace.trace_id_hex(),
-            headers: redacted(&proof.headers),
+            headers,
             signature: pairs(&proof.headers, |name| signature.contains(&name)),
             token_sha256: proof.token_digest.map(hex::encode),
             sealed: key.and_then(|key| seal(key, &proof.headers)),
             body: STANDARD.encode(kept),
-            truncated: kept.len() < body.len() || refusal.body_is_missing(),
+            truncated: kept.len() < body.len() || missing,
         }
     }
 
@@ -149,13 +156,14 @@ fn seal(key: &SealingKey, headers: &HeaderMap) -> Option<String> {
     key.seal(&serde_json::to_vec(&pairs(headers, |_| true)).ok()?)
 }
 
-fn redacted(headers: &HeaderMap) -> BTreeMap<String, String> {
+fn redacted(headers: &HeaderMap, most: usize) -> BTreeMap<String, String> {
     let shown = |name: &HeaderName, value: &HeaderValue| match value.to_str() {
         Ok(text) if PLAIN.contains(&name.as_str()) => text.chars().take(MAX_VALUE_BYTES).collect(),
         _ => REDACTED.to_owned(),
     };
-    let named = headers.iter().take(MAX_HEADERS);
-    named.map(|(name, value)| (name.as_str().to_owned(), shown(name, value))).collect()
+    let named = headers.iter().take(most);
+    let short = |name: &HeaderName| name.as_str().chars().take(MAX_NAME_BYTES).collect();
+    named.map(|(name, value)| (short(name), shown(name, value))).collect()
 }
 
 #[cfg(test)]

@@ -13,8 +13,7 @@ use leadpulse_service::{
     http::BadHead,
     trace::{TRACEPARENT, TraceContext},
 };
-use percent_encoding::percent_decode_str;
-use tracing::info;
+use tracing::debug;
 
 use super::{next_beat, text};
 use crate::{
@@ -25,15 +24,17 @@ use crate::{
     verify::Proof,
 };
 
+/// Nothing of the address is shown: whoever has spelt it wrongly may have put a token anywhere in it.
 pub(crate) async fn no_route(door: Arc<Door>, request: Request) -> Response {
-    let read_at = refuse(&door, Refusal::NoRoute, request).await;
+    let read_at = refuse(&door, Refusal::NoRoute, "", request).await;
     next_beat(read_at).await;
     Refusal::NoRoute.into_response()
 }
 
 /// The router adds what is allowed.
 pub(crate) async fn wrong_method(door: Arc<Door>, request: Request) -> StatusCode {
-    refuse(&door, Refusal::Method, request).await;
+    let page = request.uri().path().to_owned();
+    refuse(&door, Refusal::Method, &page, request).await;
     StatusCode::METHOD_NOT_ALLOWED
 }
 
@@ -42,25 +43,22 @@ pub(crate) async fn bad_head(door: Arc<Door>, head: BadHead) {
 }
 
 /// The time when all of the request was there.
-async fn refuse(door: &Door, refusal: Refusal, request: Request) -> Instant {
+async fn refuse(door: &Door, refusal: Refusal, page: &str, request: Request) -> Instant {
     let (parts, body) = request.into_parts();
     body::discard(body).await;
     let read_at = Instant::now();
-    let path = percent_decode_str(parts.uri.path()).decode_utf8_lossy();
-    let shown = door.secrets.borrow().sources.shown(&path);
-    keep(door, refusal, &shown, parts.headers).await;
+    keep(door, refusal, page, parts.headers).await;
     read_at
 }
 
-/// `path` as it may be shown: whoever has spelt an address wrongly may have put a token there.
-async fn keep(door: &Door, refusal: Refusal, path: &str, headers: HeaderMap) {
+async fn keep(door: &Door, refusal: Refusal, page: &str, headers: HeaderMap) {
     let trace = TraceContext::continue_or_start(text(&headers, TRACEPARENT));
     let source = door.secrets.borrow().sources.stranger();
     let proof = Proof::new(headers, None);
     let refused = Refused {
         refusal,
         source: &source,
-        key: path,
+        key: page,
         stranger: true,
         proof: &proof,
         body: Bytes::new(),
@@ -69,5 +67,6 @@ async fn keep(door: &Door, refusal: Refusal, path: &str, headers: HeaderMap) {
     door.quarantine.keep(refused).await;
     let reason = refusal.reason();
     source::count(&source.key, "refused", reason).increment(1);
-    info!(path, reason, trace_id = trace.trace_id_hex(), "request refused: {reason}");
+    // Anybody can send as many as they like: the metrics have their number.
+    debug!(page, reason, trace_id = trace.trace_id_hex(), "request refused: {reason}");
 }

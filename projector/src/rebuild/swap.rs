@@ -289,8 +289,9 @@ async fn take_position(
     .execute(&mut *connection)
     .await?;
     store::swap_mapping(connection, &rebuild.mapping_hash, incoming == SHADOW).await?;
-    let orgs: Vec<String> =
-        sqlx::query_scalar("select org_id from org_version").fetch_all(&mut *connection).await?;
+    let orgs: Vec<String> = sqlx::query_scalar("select org_id from org_version order by org_id")
+        .fetch_all(&mut *connection)
+        .await?;
     let everything = orgs.into_iter().map(|org| (org, Topic::Leads));
     version::raise(&mut *connection, everything).await?;
     let phase = if incoming == SHADOW { "swapped" } else { "rolled_back" };

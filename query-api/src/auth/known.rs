@@ -1,5 +1,6 @@
 //! What this process knows of keys. A key that is in use is followed: one statement looks at all of them
-//! twice a second, on a connection of its own, so that a request with a known key asks nobody.
+//! twice a second, so that a request with a known key asks nobody. Both that and look-ups have connections
+//! of their own: they neither wait for reads nor keep them waiting.
 
 use std::{
     collections::HashMap,
@@ -34,8 +35,8 @@ const FOLLOWED: u32 = 120;
 const UNKNOWN: Duration = Duration::from_secs(1);
 /// Keys remembered at most, known and unknown ones alike.
 const REMEMBERED: u64 = 10_000;
-/// Keys that are looked up at the same time: whoever makes keys up must not take the reads' connections.
-const LOOK_UPS: usize = 4;
+/// Keys that are looked up at the same time.
+const LOOK_UPS: u32 = 4;
 /// A look-up waits this long for its turn.
 const QUEUE: Duration = Duration::from_secs(1);
 
@@ -113,6 +114,10 @@ impl Found {
         now < self.until.get()
     }
 
+    fn is_good(&self) -> bool {
+        self.good && self.stored.is_good(Utc::now())
+    }
+
     pub(super) fn note_use(&self) {
         // Written once a look: the line is read by all requests with this key.
         if !self.used.load(Ordering::Relaxed) {
@@ -165,12 +170,15 @@ impl Moment {
 }
 
 impl Known {
-    pub(super) fn new(pool: PgPool) -> Self {
+    pub(super) fn new(pool: &PgPool) -> Self {
+        let options = pool.connect_options().as_ref().clone();
+        let pool = PgPoolOptions::new().max_connections(LOOK_UPS + 1).acquire_timeout(QUEUE);
+        let pool = pool.connect_lazy_with(options);
         let by_hash = moka::future::Cache::builder()
             .max_capacity(REMEMBERED)
             .expire_after(OnlyTheUnknown)
             .build();
-        Self { pool, by_hash, look_ups: Semaphore::new(LOOK_UPS) }
+        Self { pool, by_hash, look_ups: Semaphore::new(LOOK_UPS as usize) }
     }
 
     /// The key, if it is known and neither expired nor revoked.
@@ -189,11 +197,24 @@ impl Known {
         };
         let found = found.ok_or(Problem::Unauthorized)?;
         found.note_use();
-        if !found.good || !found.stored.is_good(Utc::now()) {
+        if !found.is_good() {
             return Err(Problem::Unauthorized);
         }
         // A look-up that took too long says nothing of now.
         found.is_believed(Instant::now()).then_some(found).ok_or(Problem::Unavailable)
+    }
+
+    /// Was it revoked, did it expire, or is it there no more? Not known is no. Who asks uses the key for nothing,
+    /// and wants to hear of it.
+    pub(super) async fn is_gone(&self, hash: &Hash) -> bool {
+        match self.by_hash.get(hash).await {
+            Some(Some(found)) => {
+                found.unused.store(0, Ordering::Relaxed);
+                !found.is_good()
+            }
+            Some(None) => true,
+            None => matches!(self.good(*hash).await, Err(Problem::Unauthorized)),
+        }
     }
 
     async fn look_up(&self, hash: Hash) -> Result<Option<Arc<Found>>, sqlx::Error> {
@@ -201,25 +222,23 @@ impl Known {
             return Err(sqlx::Error::PoolTimedOut);
         };
         counter!("query_api_key_look_ups_total").increment(1);
-        let look = Look::now();
-        let stored = look_at(&self.pool, &[hash], &[hash]).await?.pop();
-        Ok(stored.map(|stored| Arc::new(Found::new(stored, look))))
+        let asked = timeout(BELIEVED, look_at(&self.pool, &[hash], &[hash])).await;
+        let (look, mut stored) = asked.unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        Ok(stored.pop().map(|stored| Arc::new(Found::new(stored, look))))
     }
 
     pub(super) async fn follow(&self, stop: CancellationToken) {
-        let options = self.pool.connect_options().as_ref().clone();
-        let own = PgPoolOptions::new().max_connections(1).connect_lazy_with(options);
         let mut look = interval(LOOK);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while stop.run_until_cancelled(look.tick()).await.is_some() {
-            let looked = timeout(BELIEVED, self.look(&own)).await;
+            let looked = timeout(BELIEVED, self.look()).await;
             if let Err(error) = looked.unwrap_or(Err(sqlx::Error::PoolTimedOut)) {
                 debug!(%error, "keys are not followed, trying again");
             }
         }
     }
 
-    async fn look(&self, own: &PgPool) -> Result<(), sqlx::Error> {
+    async fn look(&self) -> Result<(), sqlx::Error> {
         let (mut followed, mut used) = (HashMap::new(), Vec::new());
         for (hash, found) in &self.by_hash {
             let Some(found) = found else { continue };
@@ -237,8 +256,8 @@ impl Known {
             return Ok(());
         }
         let hashes: Vec<Hash> = followed.keys().copied().collect();
-        let look = Look::now();
-        for stored in look_at(own, &hashes, &used).await? {
+        let (look, found) = look_at(&self.pool, &hashes, &used).await?;
+        for stored in found {
             let found = followed.remove(&stored.hash);
             if found.is_some_and(|found| !found.is_confirmed(&stored, look)) {
                 let hash = stored.hash;
@@ -254,18 +273,28 @@ impl Known {
     }
 }
 
-/// Notes the use at most once a minute and key: a read must not become a write.
-async fn look_at(pool: &PgPool, keys: &[Hash], used: &[Hash]) -> Result<Vec<Stored>, sqlx::Error> {
-    sqlx::query_as(
-        "with used as (
-             update api_key set last_used_at = now()
-             where hash = any($2) and (last_used_at is null or last_used_at < now() - interval '1 minute'))
+/// Notes the use at most once a minute and key: a read must not become a write. Who holds a key's row keeps
+/// nobody waiting.
+async fn look_at(
+    pool: &PgPool,
+    keys: &[Hash],
+    used: &[Hash],
+) -> Result<(Look, Vec<Stored>), sqlx::Error> {
+    let mut connection = pool.acquire().await?;
+    let look = Look::now();
+    let found = sqlx::query_as(
+        "with free as (
+             select id from api_key
+             where hash = any($2) and (last_used_at is null or last_used_at < now() - interval '1 minute')
+             for update skip locked),
+         used as (update api_key set last_used_at = now() where id in (select id from free))
          select hash, id, org_id, scopes, expires_at, revoked_at from api_key where hash = any($1)",
     )
     .bind(keys)
     .bind(used)
-    .fetch_all(pool)
-    .await
+    .fetch_all(&mut *connection)
+    .await?;
+    Ok((look, found))
 }
 
 /// What is known of a key says itself until when; that there is none, is forgotten.

@@ -41,7 +41,7 @@ pub(super) struct Hint {
 struct Raised {
     org_id: String,
     version: i64,
-    /// As many of the versions were raised for AgentMetrics alone.
+    /// As many of its steps were made for AgentMetrics alone.
     of_metrics: i64,
     seq: i64,
 }
@@ -61,7 +61,7 @@ pub(crate) struct Hub {
 #[derive(Debug)]
 struct Channel {
     ring: VecDeque<Hint>,
-    /// The last version that was told, and how many of all were about leads.
+    /// The last version that was told, and how many of its steps were about leads.
     told: Option<(i64, i64)>,
     sender: broadcast::Sender<Hint>,
 }

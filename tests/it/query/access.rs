@@ -72,6 +72,35 @@ async fn a_revoked_key_fails_within_two_seconds_and_a_rotated_one_goes_on_for_a_
     assert_eq!(again.status.code(), Some(1));
 }
 
+/// Its last use is due to be noted, which is a write.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_holds_the_row_of_a_key_keeps_no_request_waiting() {
+    let reads = Reads::start(false, &[]).await;
+    let other = reads.ground.create_key("demo", &[]);
+    reads.run("update api_key set last_used_at = now() - $1 * interval '1 hour'", 1).await;
+    let mut held = reads.ground.database.pool.begin().await.unwrap();
+    sqlx::query("select from api_key for update").execute(&mut *held).await.unwrap();
+    let began = std::time::Instant::now();
+    let mut slowest = std::time::Duration::ZERO;
+    while began.elapsed().as_secs() < 4 {
+        for key in [&reads.key, &other] {
+            let started = std::time::Instant::now();
+            assert_eq!(reads.get_as(key, "/v1/leads", &[]).await.status, 200);
+            slowest = slowest.max(started.elapsed());
+        }
+    }
+    held.rollback().await.unwrap();
+    wait_until("the use is noted", PATIENCE, async || {
+        assert_eq!(reads.get("/v1/leads").await.status, 200);
+        let noted =
+            "select last_used_at > now() - interval '1 minute' from api_key where prefix = $1";
+        let prefix = &reads.key[..11];
+        sqlx::query_scalar(noted).bind(prefix).fetch_one(&reads.ground.database.pool).await.unwrap()
+    })
+    .await;
+    assert!(slowest.as_secs() < 2, "{slowest:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_asks_too_much_is_told_when_to_come_back_and_the_others_are_not() {
     let reads = Reads::start(false, &[("LEADPULSE_QUERY_API_RATE_LIMIT", "2")]).await;

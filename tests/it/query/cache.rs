@@ -14,9 +14,9 @@ use tests::{
 
 use super::fixture::Reads;
 
-fn freeze(pid: u32) {
-    let frozen = std::process::Command::new("kill").args(["-STOP", &pid.to_string()]).status();
-    assert!(frozen.unwrap().success());
+fn signal(pid: u32, signal: &str) {
+    let sent = std::process::Command::new("kill").args([signal, &pid.to_string()]).status();
+    assert!(sent.unwrap().success());
 }
 
 fn status(answer: &tests::harness::Answer) -> String {
@@ -231,21 +231,38 @@ async fn redis_frozen_or_killed_while_reads_run_fails_no_read() {
         reads.api.page("/health/detailed").await.body.contains("breaker closed")
     })
     .await;
-    let mut took = Vec::new();
-    for n in 0..150 {
-        match n {
-            30 => freeze(reads.ground.redis.as_ref().unwrap().pid()),
-            80 => reads.ground.redis.as_mut().unwrap().kill9(),
-            _ => {}
+    let mut asked = 0;
+    let mut slowest_of = async |reads: &Reads, count: i32| {
+        let mut slowest = Duration::ZERO;
+        for _ in 0..count {
+            asked += 1;
+            let started = Instant::now();
+            let answer = reads.get(&format!("/v1/leads?limit=2&min_amount={asked}")).await;
+            assert_eq!(answer.status, 200, "{answer:?}");
+            slowest = slowest.max(started.elapsed());
         }
-        let started = Instant::now();
-        let answer = reads.get(&format!("/v1/leads?limit=2&min_amount={n}")).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        took.push(started.elapsed());
+        slowest
+    };
+    // What else the machine does only adds to how long it takes: the best of three counts.
+    let mut slowest = Vec::new();
+    for _ in 0..3 {
+        let redis = reads.ground.redis.as_ref().unwrap().pid();
+        signal(redis, "-STOP");
+        slowest.push(slowest_of(&reads, 30).await);
+        signal(redis, "-CONT");
+        wait_until("redis is in use", PATIENCE, async || {
+            reads.api.page("/health/detailed").await.body.contains("breaker closed")
+        })
+        .await;
     }
-    assert!(nine_of_ten(took) < Duration::from_millis(500));
+    assert!(slowest.iter().min().unwrap() < &Duration::from_millis(500), "{slowest:?}");
+    reads.ground.redis.as_mut().unwrap().kill9();
+    slowest_of(&reads, 50).await;
+    wait_until("the loss is noticed", PATIENCE, async || {
+        reads.api.page("/health/detailed").await.json()["status"] == "degraded"
+    })
+    .await;
     assert_eq!(reads.api.page("/health/readiness").await.status, 200);
-    assert_eq!(reads.api.page("/health/detailed").await.json()["status"], "degraded");
     reads.ground.redis.as_mut().unwrap().restart().unwrap();
     wait_until("redis is in use again", PATIENCE, async || {
         reads.api.page("/health/detailed").await.body.contains("breaker closed")
@@ -269,7 +286,7 @@ async fn a_slow_redis_is_left_alone_and_used_again_when_it_is_quick() {
     wait_until("redis is in use", PATIENCE, async || says("breaker closed").await).await;
 
     // What else the machine does only adds to how long it takes: the best of three counts.
-    let (mut opened, mut closed) = (Vec::new(), Vec::new());
+    let (mut opened, mut closed, mut slowest) = (Vec::new(), Vec::new(), Vec::new());
     for round in 0..3 {
         proxy.set(Weather::Slow(Duration::from_millis(150)));
         let began = Instant::now();
@@ -285,7 +302,7 @@ async fn a_slow_redis_is_left_alone_and_used_again_when_it_is_quick() {
             }
         }
         opened.extend(open);
-        assert!(nine_of_ten(took) < Duration::from_millis(500));
+        slowest.extend(took.into_iter().max());
         assert!(says("breaker open").await, "it is still as slow");
         proxy.set(Weather::Fair);
         let began = Instant::now();
@@ -294,12 +311,7 @@ async fn a_slow_redis_is_left_alone_and_used_again_when_it_is_quick() {
     }
     assert!(opened.iter().min().unwrap() < &Duration::from_secs(1), "{opened:?}");
     assert!(closed.iter().min().unwrap() < &Duration::from_secs(5), "{closed:?}");
-}
-
-/// What nine of ten took at most: a machine that pauses is seen in the tenth.
-fn nine_of_ten(mut took: Vec<Duration>) -> Duration {
-    took.sort_unstable();
-    took[took.len() * 9 / 10]
+    assert!(slowest.iter().min().unwrap() < &Duration::from_millis(500), "{slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -155,7 +155,7 @@ async fn an_open_stream_ends_within_two_seconds_of_its_key() {
     let expired = reads.ground.create_key("demo", &[]);
     let mut of_expired = Listener::connect_as(&expired, &reads, None).await;
     let mut of_good = Listener::connect(&reads, None).await;
-    // What else the machine does only adds to the time: the best of three counts.
+    // What else the machine does only adds to the time: the middle of three counts.
     let mut took = Vec::new();
     for _ in 0..3 {
         let revoked = reads.ground.create_key("demo", &[]);
@@ -166,7 +166,8 @@ async fn an_open_stream_ends_within_two_seconds_of_its_key() {
         while of_revoked.next_if_any().await.is_some() {}
         took.push(started.elapsed());
     }
-    assert!(took.iter().min().unwrap() < &Duration::from_secs(2), "{took:?}");
+    took.sort_unstable();
+    assert!(took[1] < Duration::from_secs(2), "{took:?}");
     sqlx::query("update api_key set expires_at = now() + interval '1 s' where prefix = $1")
         .bind(&expired[..11])
         .execute(&reads.ground.database.pool)
