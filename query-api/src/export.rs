@@ -44,10 +44,10 @@ impl Exports {
     pub(crate) fn new(config: &Postgres, mib: u32, orgs: &[Org]) -> Result<Self, sqlx::Error> {
         let config = Postgres { max_connections: CONNECTIONS, ..config.clone() };
         let (turns, parts) = if orgs.len() > 1 { (CONNECTIONS - 1, 2) } else { (CONNECTIONS, 1) };
-        let disk = Disk::of_mib(mib);
+        let disk = Disk::shares(mib, parts);
         let share = |org: &Org| {
             let turns = Arc::new(Semaphore::new(turns as usize));
-            (org.id.clone(), Share { turns, disk: disk.share(parts) })
+            (org.id.clone(), Share { turns, disk: disk() })
         };
         Ok(Self { pool: db::pool(&config)?, shares: orgs.iter().map(share).collect() })
     }

@@ -32,7 +32,6 @@ const WITHIN: Duration = Duration::from_secs(60 * 60);
 pub(super) struct Disk {
     own: Arc<Semaphore>,
     all: Arc<Semaphore>,
-    kib: usize,
 }
 
 /// What one file takes of it, until nobody has the file any more.
@@ -62,17 +61,12 @@ struct Progress {
 }
 
 impl Disk {
-    pub(super) fn of_mib(mib: u32) -> Self {
+    /// Of so many MiB, one of `parts` for each org that asks.
+    pub(super) fn shares(mib: u32, parts: usize) -> impl Fn() -> Self {
         let kib = usize::try_from(mib).unwrap_or(usize::MAX).saturating_mul(1024);
         let kib = kib.min(Semaphore::MAX_PERMITS);
         let all = Arc::new(Semaphore::new(kib));
-        Self { own: Arc::new(Semaphore::new(kib)), all, kib }
-    }
-
-    /// For one org, a part of it.
-    pub(super) fn share(&self, parts: usize) -> Self {
-        let kib = self.kib / parts;
-        Self { own: Arc::new(Semaphore::new(kib)), all: Arc::clone(&self.all), kib }
+        move || Self { own: Arc::new(Semaphore::new(kib / parts)), all: Arc::clone(&all) }
     }
 
     /// A file without a name, which is gone when both ends are: nothing is left behind by a process that dies.
